@@ -1,0 +1,87 @@
+//! The binary `sentinel`: what people read about traces and plans.
+//!
+//! May use every crate but `ffi`; nothing may use it. Each command reads a file, asks the stage that knows, and prints.
+
+#![forbid(unsafe_code)]
+
+mod amount;
+mod args;
+mod check;
+mod planning;
+mod show;
+mod stats;
+mod table;
+
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
+
+use args::{Command, Parsed};
+
+fn main() -> ExitCode {
+    let command = match args::parse() {
+        Parsed::Command(command) => command,
+        Parsed::Answered => return ExitCode::SUCCESS,
+        Parsed::Wrong(message) => return complain(&message, 2),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = run(command, &mut out).and_then(|()| Ok(out.flush()?));
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    // The stages wrap what the system tells them; a bare error of the system is about the output.
+    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        // Whoever reads the output, such as `head`, has seen enough.
+        Some(ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Some(_) => complain(&format!("cannot write the output: {error}"), 1),
+        None => complain(&error.to_string(), 1),
+    }
+}
+
+fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        Command::Show { file, limit, buffers } => {
+            let step = trace::read(file)?;
+            Ok(if buffers {
+                show::buffers(&step, limit, out)
+            } else {
+                show::ops(&step, limit, out)
+            }?)
+        }
+        Command::Check { file } => Ok(writeln!(out, "{}", check::check(&file)?)?),
+        Command::Stats { file, json } => {
+            let step = trace::read(file)?;
+            let stats = stats::Stats::of(&step, &profile::fold(&step)?);
+            Ok(if json {
+                print_json(&stats, out)
+            } else {
+                stats.print(out)
+            }?)
+        }
+        Command::Plan {
+            file,
+            fast,
+            machine,
+            json,
+        } => {
+            let profile = profile::fold(&trace::read(file)?)?;
+            let plan = plan::hpca21(&profile, fast.bytes_of(profile.peak_live_bytes), &machine)?;
+            let report = planning::Report::of(&profile, &plan, &machine);
+            Ok(if json {
+                print_json(&report, out)
+            } else {
+                report.print(out)
+            }?)
+        }
+    }
+}
+
+fn print_json(value: &impl serde::Serialize, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", serde_json::to_string(value)?)
+}
+
+fn complain(message: &str, code: u8) -> ExitCode {
+    let mut err = io::stderr().lock();
+    for line in message.lines().filter(|line| !line.is_empty()) {
+        // When nobody reads the complaint, the exit code still tells.
+        let _ = writeln!(err, "sentinel: {}", table::printable(line));
+    }
+    ExitCode::from(code)
+}

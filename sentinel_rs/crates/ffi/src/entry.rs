@@ -1,0 +1,184 @@
+//! The Rust side of the bridge. A panic must not cross into TensorFlow: it is caught, counted and said once, and the
+//! call gets the answer that lets training go on without Sentinel.
+
+use crate::bridge::ffi::{Configured, Context, Edge, Scope, StepStart, Touch};
+use rt::current::{self, Current};
+use rt::runtime::{OpScope, Runtime};
+use rt::setup;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+const NO_KERNEL: u32 = current::NO_KERNEL;
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Panics caught at the border so far.
+pub fn panics_caught() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+/// Runs `call`; a panic becomes `fallback`.
+pub fn guard<T>(fallback: T, call: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        if PANICS.fetch_add(1, Ordering::Relaxed) == 0 {
+            log::error!("sentinel: internal error caught; training goes on");
+        }
+        fallback
+    })
+}
+
+/// Runs `call` with the runtime; without one, or after a panic, gives `fallback`.
+fn with<T: Clone>(fallback: T, call: impl FnOnce(&'static Arc<Runtime>) -> T) -> T {
+    match setup::runtime() {
+        Some(runtime) => guard(fallback, || call(runtime)),
+        None => fallback,
+    }
+}
+
+pub fn configure(config: &[u8]) -> Configured {
+    let broken = Configured { enabled: false, error: "sentinel: internal error while reading the options".to_owned() };
+    guard(broken, || match setup::configure(config) {
+        Ok(runtime) => Configured { enabled: runtime.is_some(), error: String::new() },
+        Err(error) => Configured { enabled: false, error: error.to_string() },
+    })
+}
+
+pub fn set_threads(intra_op: u32, inter_op: u32) {
+    with((), |runtime| runtime.set_threads(intra_op, inter_op));
+}
+
+pub fn kernel_held(address: usize, name: &str, kind: &str) -> u32 {
+    with(NO_KERNEL, |runtime| runtime.kernels.hold(address, name, kind))
+}
+
+pub fn kernel_released(address: usize) {
+    with((), |runtime| runtime.kernels.release(address));
+}
+
+pub fn kernel_cached(address: usize) -> u32 {
+    with(NO_KERNEL, |runtime| runtime.kernels.cached(address).unwrap_or(NO_KERNEL))
+}
+
+pub fn kernel_met(address: usize, name: &str, kind: &str) -> u32 {
+    with(NO_KERNEL, |runtime| runtime.kernels.look_up(address, name, kind))
+}
+
+pub fn kernels_changed() {
+    with((), |runtime| runtime.kernels.forget_unheld());
+}
+
+#[allow(clippy::ptr_arg)] // The bridge hands strings of C++ as a `Vec`.
+pub fn graph_opens(names: &Vec<String>, edges: &[Edge]) -> u64 {
+    with(0, |runtime| {
+        let edges: Vec<(u32, u32)> = edges.iter().map(|edge| (edge.from, edge.to)).collect();
+        runtime.graph_opens(rt::graph::GraphEdges::new(names, &edges))
+    })
+}
+
+pub fn graph_closes(graph: u64) {
+    with((), |runtime| runtime.graph_closes(graph));
+}
+
+pub fn step_begins(graph: u64, step_id: i64, signature: u64) -> StepStart {
+    let start = with(rt::steps::StepStart::default(), |runtime| runtime.step_begins(graph, step_id, signature));
+    StepStart { tag: start.tag, serial: start.serial, stop: start.stop.unwrap_or_default() }
+}
+
+pub fn step_ends(tag: u32, ok: bool) {
+    with((), |runtime| runtime.step_ends(tag, ok));
+}
+
+pub fn observes() -> bool {
+    with(false, |runtime| runtime.observes())
+}
+
+/// The clock of `Scope::began_ns`; its zero is the first call.
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(|| Instant::now() - Duration::from_nanos(1))
+}
+
+fn to_context(current: Current) -> Context {
+    Context { kernel: current.kernel, execution: current.execution, step_tag: current.step_tag }
+}
+
+fn from_context(context: Context) -> Current {
+    Current { kernel: context.kernel, execution: context.execution, step_tag: context.step_tag }
+}
+
+fn touches(list: &[Touch]) -> Vec<rt::recorder::Touch> {
+    list.iter()
+        .map(|touch| rt::recorder::Touch { addr: touch.address, bytes: touch.bytes, write: touch.write })
+        .collect()
+}
+
+pub fn op_begins(kernel: u32, step_id: i64, inputs: &[Touch]) -> Scope {
+    let none = to_context(Current::NONE);
+    with(Scope { own: none, previous: none, began_ns: 0 }, |runtime| {
+        let scope = runtime.op_begins(kernel, step_id, &touches(inputs));
+        let since = |began: Instant| u64::try_from(began.duration_since(epoch()).as_nanos()).unwrap_or(u64::MAX);
+        Scope {
+            own: to_context(scope.own),
+            previous: to_context(scope.previous),
+            began_ns: scope.began.map_or(0, since),
+        }
+    })
+}
+
+pub fn op_ends(scope: &Scope, inputs: &[Touch], outputs: &[Touch], delay: bool) {
+    with((), |runtime| {
+        let began = (scope.began_ns > 0).then(|| epoch() + Duration::from_nanos(scope.began_ns));
+        let scope = OpScope { own: from_context(scope.own), previous: from_context(scope.previous), began };
+        runtime.op_ends(&scope, &touches(inputs), &touches(outputs), delay);
+    });
+}
+
+pub fn context() -> Context {
+    to_context(current::get())
+}
+
+pub fn swap_context(context: Context) -> Context {
+    to_context(current::swap(from_context(context)))
+}
+
+pub fn ask_profile(wanted: bool) {
+    with((), |runtime| runtime.ask_profile(wanted));
+}
+
+pub fn allocate(align_bytes: usize, size_bytes: usize) -> *mut u8 {
+    let address = with(None, |runtime| runtime.alloc(align_bytes as u64, size_bytes as u64));
+    address.map_or(std::ptr::null_mut(), |address| std::ptr::with_exposed_provenance_mut(address))
+}
+
+/// # Safety
+/// `address` came from `allocate` and nobody uses it any more, or it is not Sentinel's.
+pub unsafe fn release(address: *mut u8) -> bool {
+    with(false, |runtime| runtime.free(address.expose_provenance()))
+}
+
+pub fn owns(address: usize) -> bool {
+    with(false, |runtime| runtime.memory.owns(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_the_fallback_and_is_counted() {
+        let before = panics_caught();
+        assert_eq!(guard(7, || panic!("must be caught")), 7);
+        assert_eq!(panics_caught(), before + 1);
+    }
+
+    #[test]
+    fn without_a_runtime_every_call_has_an_answer() {
+        assert_eq!(kernel_cached(64), NO_KERNEL);
+        assert!(allocate(64, 100).is_null());
+        assert!(!owns(64));
+        assert!(!observes());
+        assert_eq!(step_begins(1, 2, 3).tag, 0);
+    }
+}

@@ -1,0 +1,298 @@
+//! A plan at an address: the slots an allocation is looked up in, without a lock and without a hash.
+
+use crate::{Budget, ClaimMap, Entered, PageTiers, UnitState};
+use plan::{Place, Plan, Slot, UnitHome};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::Arc;
+use trace::Tier;
+
+/// What an allocation that asks for its slot gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Its planned address. `entered` is set for the members of a unit.
+    At {
+        /// Address.
+        addr: usize,
+        /// Tier the bytes are in now.
+        tier: Tier,
+        /// The unit, and whether this birth began its life.
+        entered: Option<(u32, Entered)>,
+    },
+    /// The plan wants it on the heap, in this tier.
+    Heap(Tier),
+    /// The pool holds less fast memory now than the slot needs.
+    PoolShort,
+    /// Another tensor is still there.
+    Busy,
+    /// The plan knows the kernel, but no slot of that size is left.
+    Size,
+    /// The plan does not know the kernel, or it allocates more often than in the profiled step.
+    Unknown,
+    /// One of the many small temporaries that the plan leaves to the heap of small blocks.
+    Scratch,
+}
+
+/// The slots of one kernel.
+#[derive(Debug)]
+struct KernelSlots {
+    first: u32,
+    count: u32,
+    scratch_max_bytes: u64,
+    /// Step tag in the upper half, allocations of that step in the lower.
+    ordinal: AtomicU64,
+    layer: u32,
+}
+
+/// A plan bound to an address range.
+#[derive(Debug)]
+pub struct Arena {
+    base: usize,
+    plan: Plan,
+    kernel_index: Vec<u32>,
+    kernels: Vec<KernelSlots>,
+    claims: ClaimMap,
+    /// Distinct begins of slots, ascending, and the slot that lives there now.
+    seats: Vec<u64>,
+    owners: Vec<AtomicU32>,
+    units: Vec<Arc<UnitState>>,
+}
+
+/// A kernel's part in a step, as the runtime must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelRole {
+    /// The kernel's number.
+    pub kernel: u32,
+    /// Layer of its first execution.
+    pub layer: u32,
+    /// Temporaries up to this size are left to the heap of small blocks; 0 for none.
+    pub scratch_max_bytes: u64,
+}
+
+impl Arena {
+    /// Binds `plan` to the range that begins at `base`. `roles` names every kernel of the step; `persistent` gives the
+    /// state of the unit around a persistent buffer.
+    pub fn bind(
+        plan: Plan,
+        base: usize,
+        roles: &[KernelRole],
+        mut persistent: impl FnMut(u32, &plan::Unit) -> Arc<UnitState>,
+    ) -> Arena {
+        let top = roles.iter().map(|role| role.kernel as usize + 1).max().unwrap_or(0);
+        let mut kernel_index = vec![u32::MAX; top];
+        let mut kernels = Vec::with_capacity(roles.len());
+        for role in roles {
+            let first = plan.slots.partition_point(|slot| slot.key.kernel < role.kernel);
+            let count = plan.slots[first..].partition_point(|slot| slot.key.kernel == role.kernel);
+            kernel_index[role.kernel as usize] = index_u32(kernels.len());
+            kernels.push(KernelSlots {
+                first: index_u32(first),
+                count: index_u32(count),
+                scratch_max_bytes: role.scratch_max_bytes,
+                ordinal: AtomicU64::new(0),
+                layer: role.layer,
+            });
+        }
+        let mut seats: Vec<u64> = plan.slots.iter().filter_map(offset_of).collect();
+        seats.sort_unstable();
+        seats.dedup();
+        let owners = seats.iter().map(|_| AtomicU32::new(u32::MAX)).collect();
+        let units = plan
+            .units
+            .iter()
+            .map(|unit| match unit.home {
+                UnitHome::Arena { offset_bytes } => {
+                    let begin = base + usize_of(offset_bytes);
+                    Arc::new(UnitState::empty(begin..begin + usize_of(unit.len_bytes), unit.birth_tier))
+                }
+                UnitHome::Persistent { buffer } => persistent(buffer, unit),
+            })
+            .collect();
+        let claims = ClaimMap::new(plan.arena_bytes);
+        Arena { base, plan, kernel_index, kernels, claims, seats, owners, units }
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Its address range.
+    #[must_use]
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.base..self.base + usize_of(self.plan.arena_bytes)
+    }
+
+    /// The units, in the plan's order.
+    #[must_use]
+    pub fn units(&self) -> &[Arc<UnitState>] {
+        &self.units
+    }
+
+    /// Bytes that live tensors hold in the arena, in whole granules.
+    #[must_use]
+    pub fn claimed_bytes(&self) -> u64 {
+        self.claims.claimed_bytes()
+    }
+
+    /// End of the highest live tensor of the short-lived pool: the pool cannot give back less than that.
+    #[must_use]
+    pub fn pool_claimed_end(&self) -> u64 {
+        self.claims.highest_claimed_end(self.plan.pool_bytes)
+    }
+
+    fn kernel(&self, kernel: u32) -> Option<&KernelSlots> {
+        let index = *self.kernel_index.get(kernel as usize)?;
+        self.kernels.get(index as usize)
+    }
+
+    /// Layer in which the kernel first runs.
+    #[must_use]
+    pub fn layer_of(&self, kernel: u32) -> Option<u32> {
+        self.kernel(kernel).map(|slots| slots.layer)
+    }
+
+    /// The slot for the next allocation of `kernel` in the step `step_tag`. `pool_now_bytes` is how much of the pool is
+    /// fast memory at the moment.
+    pub fn take(
+        &self,
+        kernel: u32,
+        size_bytes: u64,
+        step_tag: u32,
+        pool_now_bytes: u64,
+        budget: &Budget,
+        pages: &PageTiers,
+    ) -> Taken {
+        let Some(own) = self.kernel(kernel) else { return Taken::Unknown };
+        if size_bytes <= own.scratch_max_bytes {
+            return Taken::Scratch;
+        }
+        let ordinal = next_ordinal(&own.ordinal, step_tag);
+        let slots = &self.plan.slots[own.first as usize..(own.first + own.count) as usize];
+        let mut outcome = if slots.is_empty() { Taken::Unknown } else { Taken::Size };
+        // Worker threads of one op race for their ordinals, so a neighbour of the right size is as good as the own one.
+        let own_first = slots.get(ordinal as usize).map(|_| ordinal as usize);
+        let others = (0..slots.len()).filter(|&index| Some(index) != own_first);
+        for index in own_first.into_iter().chain(others) {
+            if slots[index].size_bytes != size_bytes {
+                continue;
+            }
+            outcome = self.claim(own.first as usize + index, pool_now_bytes, budget, pages);
+            if !matches!(outcome, Taken::Busy) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn claim(&self, index: usize, pool_now_bytes: u64, budget: &Budget, pages: &PageTiers) -> Taken {
+        let slot = &self.plan.slots[index];
+        match slot.place {
+            Place::Heap { tier } => Taken::Heap(tier),
+            Place::Pool { offset_bytes } => {
+                if offset_bytes + slot.size_bytes > pool_now_bytes {
+                    return Taken::PoolShort;
+                }
+                if !self.seat(index, offset_bytes, slot.size_bytes) {
+                    return Taken::Busy;
+                }
+                Taken::At { addr: self.base + usize_of(offset_bytes), tier: Tier::FAST, entered: None }
+            }
+            Place::Unit { unit, offset_bytes } => {
+                if !self.seat(index, offset_bytes, slot.size_bytes) {
+                    return Taken::Busy;
+                }
+                let state = &self.units[unit as usize];
+                let entered = state.enter(budget, pages);
+                let tier = state.tier().unwrap_or(Tier::SLOW);
+                let addr = self.base + usize_of(offset_bytes);
+                Taken::At { addr, tier, entered: Some((unit, entered)) }
+            }
+        }
+    }
+
+    fn seat(&self, index: usize, offset_bytes: u64, size_bytes: u64) -> bool {
+        if !self.claims.claim(offset_bytes, size_bytes) {
+            return false;
+        }
+        if let Ok(seat) = self.seats.binary_search(&offset_bytes) {
+            self.owners[seat].store(index_u32(index), Ordering::Release);
+        }
+        true
+    }
+
+    /// The slot that lives at `addr`.
+    fn owner(&self, addr: usize) -> Option<(usize, &Slot)> {
+        let offset_bytes = u64::try_from(addr.checked_sub(self.base)?).ok()?;
+        let seat = self.seats.binary_search(&offset_bytes).ok()?;
+        let slot = self.plan.slots.get(self.owners[seat].load(Ordering::Acquire) as usize)?;
+        Some((seat, slot))
+    }
+
+    /// Size of the tensor that lives at `addr`.
+    #[must_use]
+    pub fn size_of(&self, addr: usize) -> Option<u64> {
+        self.owner(addr).map(|(_, slot)| slot.size_bytes)
+    }
+
+    /// The tensor at `addr` is dead. `Some(unit)` with the unit's index when that was the last of its unit; `None` for
+    /// `addr` that no slot owns.
+    pub fn give_back(&self, addr: usize, budget: &Budget) -> Option<GivenBack> {
+        let (seat, slot) = self.owner(addr)?;
+        let slot = *slot;
+        let offset_bytes = offset_of(&slot)?;
+        // The owner leaves before the claim does: after the claim a new owner may sit down at once.
+        self.owners[seat].store(u32::MAX, Ordering::Release);
+        let emptied = match slot.place {
+            Place::Unit { unit, .. } => self.units[unit as usize].leave(budget).then_some(unit),
+            Place::Pool { .. } | Place::Heap { .. } => None,
+        };
+        self.claims.release(offset_bytes, slot.size_bytes);
+        Some(GivenBack { size_bytes: slot.size_bytes, emptied_unit: emptied })
+    }
+}
+
+/// What a release freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenBack {
+    /// Size of the tensor that died.
+    pub size_bytes: u64,
+    /// The unit in which nothing lives any more.
+    pub emptied_unit: Option<u32>,
+}
+
+fn offset_of(slot: &Slot) -> Option<u64> {
+    match slot.place {
+        Place::Pool { offset_bytes } | Place::Unit { offset_bytes, .. } => Some(offset_bytes),
+        Place::Heap { .. } => None,
+    }
+}
+
+/// How many allocations the kernel had in this step before; a new step begins at 0.
+fn next_ordinal(word: &AtomicU64, step_tag: u32) -> u32 {
+    let mut old = word.load(Ordering::Relaxed);
+    loop {
+        let (tag, count) = split(old);
+        let count = if tag == step_tag { count } else { 0 };
+        let new = (u64::from(step_tag) << 32) | u64::from(count.wrapping_add(1));
+        match word.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return count,
+            Err(current) => old = current,
+        }
+    }
+}
+
+fn split(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_be_bytes();
+    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+}
+
+/// Indices of slots, kernels and units fit 32 bits by the trace's own numbering.
+fn index_u32(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// Offsets inside address space that was reserved fit a `usize`.
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

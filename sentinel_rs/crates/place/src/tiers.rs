@@ -1,0 +1,66 @@
+//! The whole outside world of placement: the few things that a set of memory tiers can be asked to do.
+
+use std::ops::Range;
+use trace::Tier;
+
+/// What a migration achieved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes that are in the wanted tier now and were not before.
+    pub moved_bytes: u64,
+    /// Bytes that stayed where they were.
+    pub failed_bytes: u64,
+    /// The errno of the first page that stayed, 0 when there is none.
+    pub errno: i32,
+}
+
+/// Why an operation on tiers failed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{operation} of {len_bytes} bytes at {addr:#x} failed: {reason} (errno {errno})")]
+pub struct TierError {
+    /// Which operation, such as `mbind`.
+    pub operation: &'static str,
+    /// Begin of the range.
+    pub addr: usize,
+    /// Length of the range.
+    pub len_bytes: usize,
+    /// The system's error number.
+    pub errno: i32,
+    /// The system's text for it.
+    pub reason: String,
+}
+
+/// Memory in two or more tiers. All ranges are whole pages inside a region that `reserve` returned. Calls may come from
+/// several threads at once.
+pub trait Tiers: Send + Sync {
+    /// `numa` or `emulated`: printed wherever results are printed.
+    fn kind(&self) -> &'static str;
+
+    /// What the slow tier is, for people: `emulated:optane`, `node:1`.
+    fn slow_name(&self) -> &str;
+
+    /// Address space of this length whose untouched pages will come from `home`. Never given back.
+    ///
+    /// # Errors
+    /// When the system has no address space or refuses the tier.
+    fn reserve(&self, len_bytes: usize, home: Tier) -> Result<Range<usize>, TierError>;
+
+    /// Makes pages of the range that have not been touched yet come from `tier`.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn place(&self, range: Range<usize>, tier: Tier) -> Result<(), TierError>;
+
+    /// Moves the range's pages to `tier`, and returns when they are there. Their contents stay readable and writable all
+    /// the while.
+    ///
+    /// # Errors
+    /// When nothing could be tried; pages that stayed are not an error but counted in [`Moved`].
+    fn migrate(&self, range: Range<usize>, to: Tier) -> Result<Moved, TierError>;
+
+    /// The contents of the range are not needed any more; the next touch takes pages from `next`.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError>;
+}

@@ -1,0 +1,277 @@
+//! Units of pages that move as one, and the single word that says where each of them is.
+//!
+//! The word packs an epoch, the number of live tensors and the tier, so that births, deaths and finished moves agree on
+//! the budget without a lock: whoever changes the word owns the consequence.
+
+use crate::{Budget, PageTiers};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use trace::Tier;
+
+const ABSENT: u8 = u8::MAX;
+const LIVE_BITS: u32 = 24;
+const LIVE_MASK: u32 = (1 << LIVE_BITS) - 1;
+
+/// The unpacked word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Word {
+    epoch: u32,
+    live: u32,
+    tier: u8,
+}
+
+impl Word {
+    fn unpack(bits: u64) -> Word {
+        let [t, a, b, c, e0, e1, e2, e3] = bits.to_le_bytes();
+        Word { epoch: u32::from_le_bytes([e0, e1, e2, e3]), live: u32::from_le_bytes([a, b, c, 0]), tier: t }
+    }
+
+    fn pack(self) -> u64 {
+        (u64::from(self.epoch) << 32) | (u64::from(self.live & LIVE_MASK) << 8) | u64::from(self.tier)
+    }
+}
+
+/// What a birth in a unit found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// The unit was occupied; the newcomer shares its tier.
+    Shared,
+    /// The first tensor: the unit begins in this tier.
+    First {
+        /// Tier the pages should come from.
+        tier: Tier,
+        /// True when fast memory was wanted and the budget had none.
+        overflowed: bool,
+    },
+}
+
+/// A claim to move a unit, valid for one life of the unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveTicket {
+    epoch: u32,
+}
+
+/// What a unit says to a wish to move it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveStart {
+    /// Go: the destination's bytes are reserved.
+    Go(MoveTicket),
+    /// Nothing lives there, or it is in that tier already.
+    Needless,
+    /// The budget has no room now.
+    NoRoom,
+}
+
+/// A run of whole pages that moves as one.
+#[derive(Debug)]
+pub struct UnitState {
+    range: Range<usize>,
+    birth_tier: Tier,
+    word: AtomicU64,
+}
+
+impl UnitState {
+    /// A unit of the arena, in which nothing lives yet.
+    #[must_use]
+    pub fn empty(range: Range<usize>, birth_tier: Tier) -> UnitState {
+        UnitState { range, birth_tier, word: AtomicU64::new(Word { epoch: 0, live: 0, tier: ABSENT }.pack()) }
+    }
+
+    /// A unit around a buffer that lives in `tier` already, and whose fast bytes the budget knows.
+    #[must_use]
+    pub fn occupied(range: Range<usize>, tier: Tier) -> UnitState {
+        let word = Word { epoch: 1, live: 1, tier: tier.0 };
+        UnitState { range, birth_tier: tier, word: AtomicU64::new(word.pack()) }
+    }
+
+    /// Its pages.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.range.len() as u64
+    }
+
+    /// The tier it is in; `None` when nothing lives there.
+    #[must_use]
+    pub fn tier(&self) -> Option<Tier> {
+        let word = self.load();
+        (word.tier != ABSENT).then_some(Tier(word.tier))
+    }
+
+    fn load(&self) -> Word {
+        Word::unpack(self.word.load(Ordering::Acquire))
+    }
+
+    fn swap(&self, old: Word, new: Word) -> bool {
+        self.word.compare_exchange(old.pack(), new.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// A tensor is born in the unit. The first one decides the tier: the planned one when the budget has room.
+    pub fn enter(&self, budget: &Budget, pages: &PageTiers) -> Entered {
+        loop {
+            let old = self.load();
+            if old.live > 0 {
+                if self.swap(old, Word { live: old.live + 1, ..old }) {
+                    return Entered::Shared;
+                }
+                continue;
+            }
+            let reserved = self.birth_tier == Tier::FAST && budget.try_reserve(self.len_bytes());
+            let overflowed = self.birth_tier == Tier::FAST && !reserved;
+            let tier = if overflowed { Tier::SLOW } else { self.birth_tier };
+            if self.swap(old, Word { epoch: old.epoch.wrapping_add(1), live: 1, tier: tier.0 }) {
+                pages.set(self.range(), tier);
+                return Entered::First { tier, overflowed };
+            }
+            if reserved {
+                budget.release(self.len_bytes());
+            }
+        }
+    }
+
+    /// A tensor dies in the unit; true when it was the last one, whose pages hold nothing of worth now.
+    pub fn leave(&self, budget: &Budget) -> bool {
+        loop {
+            let old = self.load();
+            if old.live == 0 {
+                return false;
+            }
+            let last = old.live == 1;
+            let tier = if last { ABSENT } else { old.tier };
+            if self.swap(old, Word { live: old.live - 1, tier, ..old }) {
+                if last && old.tier == Tier::FAST.0 {
+                    budget.release(self.len_bytes());
+                }
+                return last;
+            }
+        }
+    }
+
+    /// Asks to move the unit. A promotion reserves its bytes first, so that the budget holds while pages travel.
+    pub fn begin_move(&self, to: Tier, budget: &Budget) -> MoveStart {
+        let word = self.load();
+        if word.tier == ABSENT || word.tier == to.0 {
+            return MoveStart::Needless;
+        }
+        if to == Tier::FAST && !budget.try_reserve(self.len_bytes()) {
+            return MoveStart::NoRoom;
+        }
+        MoveStart::Go(MoveTicket { epoch: word.epoch })
+    }
+
+    /// The pages have arrived, or have not. Settles the account; true when the unit is in the new tier now, false when
+    /// the move failed or the unit died meanwhile.
+    pub fn end_move(&self, ticket: MoveTicket, to: Tier, arrived: bool, budget: &Budget, pages: &PageTiers) -> bool {
+        loop {
+            let old = self.load();
+            let same_life = old.epoch == ticket.epoch && old.tier != ABSENT && old.tier != to.0;
+            if !arrived || !same_life {
+                if to == Tier::FAST {
+                    budget.release(self.len_bytes());
+                }
+                return false;
+            }
+            if self.swap(old, Word { tier: to.0, ..old }) {
+                pages.set(self.range(), to);
+                if old.tier == Tier::FAST.0 {
+                    budget.release(self.len_bytes());
+                }
+                return true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const BASE: usize = 1 << 30;
+
+    fn world(allowed: u64) -> (Budget, PageTiers) {
+        (Budget::new(allowed), PageTiers::new(BASE, 1 << 20))
+    }
+
+    #[test]
+    fn the_word_survives_packing() {
+        for word in [
+            Word { epoch: 0, live: 0, tier: ABSENT },
+            Word { epoch: u32::MAX, live: LIVE_MASK, tier: 1 },
+            Word { epoch: 7, live: 65_537, tier: 0 },
+        ] {
+            assert_eq!(Word::unpack(word.pack()), word);
+        }
+    }
+
+    #[test]
+    fn the_first_birth_reserves_and_the_last_death_releases() {
+        let (budget, pages) = world(8192);
+        let unit = UnitState::empty(BASE..BASE + 8192, Tier::FAST);
+        assert_eq!(unit.enter(&budget, &pages), Entered::First { tier: Tier::FAST, overflowed: false });
+        assert_eq!(unit.enter(&budget, &pages), Entered::Shared);
+        assert_eq!(budget.used(), 8192);
+        assert!(!unit.leave(&budget));
+        assert!(unit.leave(&budget));
+        assert_eq!(budget.used(), 0);
+        assert!(!unit.leave(&budget));
+    }
+
+    #[test]
+    fn a_birth_without_room_overflows_to_the_slow_tier() {
+        let (budget, pages) = world(4096);
+        let unit = UnitState::empty(BASE..BASE + 8192, Tier::FAST);
+        assert_eq!(unit.enter(&budget, &pages), Entered::First { tier: Tier::SLOW, overflowed: true });
+        assert_eq!(unit.begin_move(Tier::FAST, &budget), MoveStart::NoRoom);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_move_that_outlives_its_unit_settles_the_account() {
+        let (budget, pages) = world(8192);
+        let unit = UnitState::empty(BASE..BASE + 8192, Tier::SLOW);
+        unit.enter(&budget, &pages);
+        let MoveStart::Go(ticket) = unit.begin_move(Tier::FAST, &budget) else { panic!("the budget has room") };
+        assert_eq!(budget.used(), 8192);
+        unit.leave(&budget);
+        unit.enter(&budget, &pages);
+        assert!(!unit.end_move(ticket, Tier::FAST, true, &budget, &pages));
+        assert_eq!(budget.used(), 0);
+        assert_eq!(unit.tier(), Some(Tier::SLOW));
+    }
+
+    #[test]
+    fn threads_that_live_die_and_move_leave_a_clean_account() {
+        let (budget, pages) = world(8192);
+        let world = Arc::new((budget, pages, UnitState::empty(BASE..BASE + 8192, Tier::FAST)));
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let world = Arc::clone(&world);
+                std::thread::spawn(move || {
+                    let (budget, pages, unit) = &*world;
+                    for _ in 0..20_000 {
+                        if thread % 2 == 0 {
+                            unit.enter(budget, pages);
+                            unit.leave(budget);
+                        } else {
+                            let to = if thread == 1 { Tier::SLOW } else { Tier::FAST };
+                            if let MoveStart::Go(ticket) = unit.begin_move(to, budget) {
+                                unit.end_move(ticket, to, true, budget, pages);
+                            }
+                        }
+                        assert!(budget.used() <= 8192);
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().expect("no thread may fail");
+        }
+        assert_eq!((world.0.used(), world.2.tier()), (0, None));
+    }
+}

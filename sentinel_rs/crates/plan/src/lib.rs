@@ -1,0 +1,58 @@
+//! Facts, a budget and a machine in; a plan out.
+//!
+//! May use the trace's vocabulary and the profile; must not know addresses, threads or the running process. Offsets are
+//! relative to the plan's arena, and everything here is deterministic: the same input gives the same plan.
+
+mod check;
+mod hpca21;
+mod machine;
+mod pack;
+mod plan;
+#[cfg(test)]
+mod testing;
+
+pub use hpca21::hpca21;
+pub use machine::{Machine, MachineError, TierSpec};
+pub use pack::{pack, pack_ceil, Item, Packing, PACK_ALIGN_BYTES};
+pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, Slot, Unit, UnitHome};
+
+/// The policies that can be asked for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The published Sentinel.
+    Hpca21,
+    /// Fast memory to whoever asks first, no moves.
+    FirstTouch,
+    /// Everything in fast memory, no budget: the ceiling.
+    FastOnly,
+    /// Everything in slow memory: the floor.
+    SlowOnly,
+}
+
+impl Policy {
+    /// Every policy with its name, in the order in which lists print them.
+    pub const NAMES: [(&'static str, Policy); 4] = [
+        ("hpca21", Policy::Hpca21),
+        ("first_touch", Policy::FirstTouch),
+        ("fast_only", Policy::FastOnly),
+        ("slow_only", Policy::SlowOnly),
+    ];
+
+    /// The policy of that name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Policy> {
+        Self::NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|&(_, policy)| policy)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES
+            .iter()
+            .find(|&&(_, policy)| policy == self)
+            .map_or("", |&(name, _)| name)
+    }
+}

@@ -1,0 +1,200 @@
+//! Offsets for buffers whose lifetimes are known: strip packing of time against address, by greedy placement in several
+//! orders.
+
+use std::cmp::Reverse;
+
+/// Offsets and sizes are multiples of this: the grain in which addresses are claimed at run time, so that two buffers
+/// never share a grain.
+pub const PACK_ALIGN_BYTES: u64 = 512;
+
+/// `bytes` rounded up to `PACK_ALIGN_BYTES`.
+#[must_use]
+pub const fn pack_ceil(bytes: u64) -> u64 {
+    bytes.div_ceil(PACK_ALIGN_BYTES) * PACK_ALIGN_BYTES
+}
+
+/// Something that needs an address while it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Length.
+    pub size_bytes: u64,
+    /// First op index at which it may be alive.
+    pub first_op: u32,
+    /// Last op index at which it may be alive.
+    pub last_op: u32,
+}
+
+/// Where items go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// One offset per item, a multiple of `PACK_ALIGN_BYTES`.
+    pub offsets: Vec<u64>,
+    /// Largest end of an item, rounded up to `PACK_ALIGN_BYTES`.
+    pub height_bytes: u64,
+}
+
+/// Which gap between placed items an item takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// The lowest that is large enough.
+    Lowest,
+    /// The smallest that is large enough; the lowest of equals.
+    Tightest,
+}
+
+/// Offsets such that no two items that conflict overlap.
+///
+/// Items whose op ranges are disjoint never conflict; for the others `conflicts` decides, given two indices in either
+/// order, and must be symmetric. The result is the lowest of five greedy placements: by size, by size times lifetime
+/// (into the lowest and into the tightest gap), by birth, and by lifetime. It stops at the first whose height is the
+/// largest sum of sizes whose ranges share an op. Same input, same result.
+#[must_use]
+pub fn pack(items: &[Item], conflicts: impl Fn(usize, usize) -> bool) -> Packing {
+    let bound = crowded_bytes(items);
+    let mut best: Option<Packing> = None;
+    for (order, fit) in orders(items) {
+        let offsets = place_in_order(items, &order, fit, u64::MAX, &conflicts);
+        let offsets: Vec<u64> = offsets.into_iter().map(Option::unwrap_or_default).collect();
+        let height_bytes = height(items, &offsets);
+        if best.as_ref().is_none_or(|best| height_bytes < best.height_bytes) {
+            best = Some(Packing { offsets, height_bytes });
+        }
+        if best.as_ref().is_some_and(|best| best.height_bytes <= bound) {
+            break;
+        }
+    }
+    best.unwrap_or(Packing {
+        offsets: Vec::new(),
+        height_bytes: 0,
+    })
+}
+
+/// Offsets below `limit_bytes` for as many items as fit when they come in the order of `order`, each into the lowest gap;
+/// `None` for an item that finds no gap.
+pub(crate) fn pack_within(
+    items: &[Item],
+    order: &[usize],
+    limit_bytes: u64,
+    conflicts: impl Fn(usize, usize) -> bool,
+) -> Vec<Option<u64>> {
+    place_in_order(items, order, Fit::Lowest, limit_bytes, &conflicts)
+}
+
+fn orders(items: &[Item]) -> Vec<(Vec<usize>, Fit)> {
+    let lifetime = |item: &Item| u64::from(item.last_op.saturating_sub(item.first_op)) + 1;
+    let area = |item: &Item| u128::from(item.size_bytes) * u128::from(lifetime(item));
+    let mut by_size: Vec<usize> = (0..items.len()).collect();
+    let mut by_area = by_size.clone();
+    let mut by_birth = by_size.clone();
+    let mut by_lifetime = by_size.clone();
+    by_size.sort_by_key(|&i| (Reverse(items[i].size_bytes), items[i].first_op, i));
+    by_area.sort_by_key(|&i| (Reverse(area(&items[i])), items[i].first_op, i));
+    by_birth.sort_by_key(|&i| (items[i].first_op, Reverse(items[i].size_bytes), i));
+    by_lifetime.sort_by_key(|&i| (Reverse(lifetime(&items[i])), Reverse(items[i].size_bytes), i));
+    vec![
+        (by_area.clone(), Fit::Lowest),
+        (by_size, Fit::Lowest),
+        (by_area, Fit::Tightest),
+        (by_birth, Fit::Tightest),
+        (by_lifetime, Fit::Lowest),
+    ]
+}
+
+/// A placed item, laid out for a scan in offset order.
+#[derive(Clone, Copy)]
+struct Placed {
+    offset: u64,
+    end: u64,
+    first_op: u32,
+    last_op: u32,
+    index: usize,
+}
+
+fn place_in_order(
+    items: &[Item],
+    order: &[usize],
+    fit: Fit,
+    limit_bytes: u64,
+    conflicts: &impl Fn(usize, usize) -> bool,
+) -> Vec<Option<u64>> {
+    let mut offsets = vec![None; items.len()];
+    let mut placed: Vec<Placed> = Vec::with_capacity(items.len());
+    for &index in order {
+        let item = items[index];
+        let size = pack_ceil(item.size_bytes);
+        let offset = find_gap(&placed, item, size, fit, |other| conflicts(index, other));
+        let end = offset.saturating_add(size);
+        if end > limit_bytes {
+            continue;
+        }
+        offsets[index] = Some(offset);
+        let at = placed.partition_point(|other| other.offset <= offset);
+        placed.insert(
+            at,
+            Placed {
+                offset,
+                end,
+                first_op: item.first_op,
+                last_op: item.last_op,
+                index,
+            },
+        );
+    }
+    offsets
+}
+
+/// The begin of the gap that an item of `size` bytes takes among the placed items, which are in offset order.
+fn find_gap(placed: &[Placed], item: Item, size: u64, fit: Fit, conflicts: impl Fn(usize) -> bool) -> u64 {
+    let mut free_from = 0_u64;
+    let mut tightest: Option<(u64, u64)> = None;
+    for other in placed {
+        if other.end <= free_from || other.first_op > item.last_op || item.first_op > other.last_op {
+            continue;
+        }
+        // The predicate is the costly part, so it comes after the tests that settle most pairs.
+        if !conflicts(other.index) {
+            continue;
+        }
+        let gap = other.offset.saturating_sub(free_from);
+        if gap >= size && tightest.is_none_or(|(smallest, _)| gap < smallest) {
+            if fit == Fit::Lowest {
+                return free_from;
+            }
+            tightest = Some((gap, free_from));
+        }
+        free_from = other.end;
+    }
+    tightest.map_or(free_from, |(_, offset)| offset)
+}
+
+fn height(items: &[Item], offsets: &[u64]) -> u64 {
+    items
+        .iter()
+        .zip(offsets)
+        .map(|(item, offset)| offset.saturating_add(pack_ceil(item.size_bytes)))
+        .max()
+        .unwrap_or(0)
+}
+
+/// Largest sum of rounded sizes of items whose ranges share an op.
+fn crowded_bytes(items: &[Item]) -> u64 {
+    let mut edges: Vec<(u64, bool, u64)> = Vec::with_capacity(items.len() * 2);
+    for item in items {
+        let size = pack_ceil(item.size_bytes);
+        edges.push((u64::from(item.first_op), true, size));
+        edges.push((u64::from(item.last_op) + 1, false, size));
+    }
+    // Ends sort before begins at the same op, since `false < true`.
+    edges.sort_unstable();
+    let mut live = 0_u64;
+    let mut crowded = 0;
+    for (_, begins, size) in edges {
+        live = if begins {
+            live.saturating_add(size)
+        } else {
+            live.saturating_sub(size)
+        };
+        crowded = crowded.max(live);
+    }
+    crowded
+}

@@ -1,0 +1,233 @@
+//! The fold itself: one pass over ops, one over buffers, one sweep over time for the peaks.
+
+use crate::{infer_layers, BufferFacts, Class, LayerFacts, OpFacts, Profile, SlotKey};
+use crate::{SCRATCH_MAX_BYTES, SCRATCH_MIN_COUNT};
+use std::collections::{BTreeSet, HashMap};
+use trace::{Buffer, LayerSource, Origin, StepTrace, SLOT_MIN_BYTES};
+
+/// Why a trace has no profile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// The step ran nothing.
+    #[error("the trace has no operation, so there is nothing to plan")]
+    Empty,
+    /// The trace breaks rules of well-formed traces.
+    #[error("the trace is malformed in {count} places, first: {first}")]
+    Malformed {
+        /// How many rules are broken.
+        count: usize,
+        /// The first of them, with its place.
+        first: String,
+    },
+}
+
+/// Facts of a step.
+///
+/// # Errors
+/// When the trace has no op, breaks a rule of [`StepTrace::violations`], or names two allocations alike.
+pub fn fold(trace: &StepTrace) -> Result<Profile, FoldError> {
+    if trace.ops.is_empty() {
+        return Err(FoldError::Empty);
+    }
+    let violations = trace.violations();
+    if let Some(first) = violations.first() {
+        return Err(FoldError::Malformed {
+            count: violations.len(),
+            first: first.0.clone(),
+        });
+    }
+    let ops = fold_ops(trace);
+    let scratch_kernels = scratch_kernels(trace);
+    let keys = slot_keys(trace, &scratch_kernels)?;
+    let buffers: Vec<BufferFacts> = trace
+        .buffers
+        .iter()
+        .zip(keys)
+        .map(|(buffer, key)| fold_buffer(buffer, key, &ops))
+        .collect();
+    Ok(Profile {
+        layers: fold_layers(&ops),
+        peak_live_bytes: peak_bytes(ops.len(), &buffers, |buffer| buffer.class != Class::External),
+        persistent_bytes: buffers
+            .iter()
+            .filter(|b| b.class == Class::Persistent)
+            .map(|b| b.size_bytes)
+            .sum(),
+        unplanned_peak_bytes: peak_bytes(ops.len(), &buffers, |buffer| buffer.class == Class::Scratch),
+        inter_op_threads: trace.inter_op_threads,
+        scratch_kernels: scratch_kernels.into_iter().collect(),
+        ops,
+        buffers,
+    })
+}
+
+/// An index as the 32-bit number that traces use; traces with more ops or buffers cannot be written.
+pub(crate) fn index32(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// Numbers without gaps, in the same order; the input never falls.
+pub(crate) fn compact(layers: &[u32]) -> Vec<u32> {
+    let mut next = 0;
+    let mut compacted = Vec::with_capacity(layers.len());
+    for (index, &layer) in layers.iter().enumerate() {
+        if index > 0 && layer != layers[index - 1] {
+            next += 1;
+        }
+        compacted.push(next);
+    }
+    compacted
+}
+
+fn fold_ops(trace: &StepTrace) -> Vec<OpFacts> {
+    let layers = match trace.layer_source {
+        LayerSource::Inferred => infer_layers(trace),
+        LayerSource::Marked => compact(&trace.ops.iter().map(|op| op.layer).collect::<Vec<_>>()),
+    };
+    let facts = |(op, layer): (&trace::Op, u32)| OpFacts {
+        kernel: op.kernel,
+        layer,
+        time_ns: op.end_ns - op.start_ns,
+        predecessors: op.predecessors.clone(),
+    };
+    trace.ops.iter().zip(layers).map(facts).collect()
+}
+
+fn fold_layers(ops: &[OpFacts]) -> Vec<LayerFacts> {
+    let mut layers: Vec<LayerFacts> = Vec::new();
+    for (index, op) in ops.iter().enumerate() {
+        let index = index32(index);
+        if op.layer as usize == layers.len() {
+            layers.push(LayerFacts {
+                first_op: index,
+                last_op: index,
+                time_ns: 0,
+            });
+        }
+        let layer = &mut layers[op.layer as usize];
+        layer.last_op = index;
+        layer.time_ns += op.time_ns;
+    }
+    layers
+}
+
+/// Kernels of which some execution makes more temporaries of scratch size than `SCRATCH_MIN_COUNT`.
+fn scratch_kernels(trace: &StepTrace) -> BTreeSet<u32> {
+    let mut counts = vec![0; trace.ops.len()];
+    for buffer in &trace.buffers {
+        if let Origin::Step { op, .. } = buffer.origin {
+            if buffer.temporary && (SLOT_MIN_BYTES..=SCRATCH_MAX_BYTES).contains(&buffer.size_bytes) {
+                counts[op as usize] += 1;
+            }
+        }
+    }
+    let crowded = trace
+        .ops
+        .iter()
+        .zip(counts)
+        .filter(|&(_, count)| count > SCRATCH_MIN_COUNT);
+    crowded.map(|(op, _)| op.kernel).collect()
+}
+
+/// The key of each buffer that has a slot. An allocation's ordinal falls by the number of scratch allocations that the
+/// kernel made before it, because a managed step does not count those.
+fn slot_keys(trace: &StepTrace, scratch_kernels: &BTreeSet<u32>) -> Result<Vec<Option<SlotKey>>, FoldError> {
+    let mut by_kernel: HashMap<u32, Vec<(u32, usize)>> = HashMap::new();
+    for (index, buffer) in trace.buffers.iter().enumerate() {
+        if let Origin::Step { op, ordinal } = buffer.origin {
+            if buffer.size_bytes >= SLOT_MIN_BYTES {
+                by_kernel
+                    .entry(trace.ops[op as usize].kernel)
+                    .or_default()
+                    .push((ordinal, index));
+            }
+        }
+    }
+    let mut keys = vec![None; trace.buffers.len()];
+    for (kernel, mut allocations) in by_kernel {
+        allocations.sort_unstable();
+        if let Some(pair) = allocations.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let (ordinal, first, second) = (pair[0].0, pair[0].1, pair[1].1);
+            let first =
+                format!("buffers[{second}]: allocation {ordinal} of kernel {kernel} is buffers[{first}] already");
+            return Err(FoldError::Malformed { count: 1, first });
+        }
+        let scratch = scratch_kernels.contains(&kernel);
+        let mut skipped = 0;
+        for (ordinal, index) in allocations {
+            if scratch && trace.buffers[index].size_bytes <= SCRATCH_MAX_BYTES {
+                skipped += 1;
+            } else {
+                keys[index] = Some(SlotKey {
+                    kernel,
+                    ordinal: ordinal - skipped,
+                });
+            }
+        }
+    }
+    Ok(keys)
+}
+
+fn fold_buffer(buffer: &Buffer, key: Option<SlotKey>, ops: &[OpFacts]) -> BufferFacts {
+    let last_op = index32(ops.len() - 1);
+    let (birth_op, death_op) = match buffer.origin {
+        Origin::Step { op, .. } => (op, buffer.death_op.unwrap_or(last_op)),
+        Origin::Persistent | Origin::External => (0, last_op),
+    };
+    let layer_of = |op: u32| ops[op as usize].layer;
+    let class = match buffer.origin {
+        Origin::External => Class::External,
+        Origin::Persistent => Class::Persistent,
+        Origin::Step { .. } if key.is_none() => Class::Scratch,
+        Origin::Step { .. } if buffer.death_op.is_none() => Class::Escaping,
+        Origin::Step { .. } if layer_of(birth_op) == layer_of(death_op) => Class::ShortLived,
+        Origin::Step { .. } => Class::LongLived,
+    };
+    let mut access_ops: Vec<u32> = buffer.accesses.iter().map(|access| access.op).collect();
+    access_ops.dedup();
+    let mut layers: Vec<u32> = access_ops.iter().map(|&op| layer_of(op)).collect();
+    if matches!(buffer.origin, Origin::Step { .. }) {
+        layers.insert(0, layer_of(birth_op));
+    }
+    layers.dedup();
+    let mut facts = BufferFacts {
+        size_bytes: buffer.size_bytes,
+        class,
+        key,
+        birth_op,
+        death_op,
+        layers,
+        reads: 0,
+        writes: 0,
+        read_bytes: 0,
+        written_bytes: 0,
+        access_ops,
+    };
+    for access in &buffer.accesses {
+        if access.write {
+            facts.writes += 1;
+            facts.written_bytes += access.bytes;
+        } else {
+            facts.reads += 1;
+            facts.read_bytes += access.bytes;
+        }
+    }
+    facts
+}
+
+/// Largest sum at any op of the sizes of the live buffers that `counts` picks.
+fn peak_bytes(op_count: usize, buffers: &[BufferFacts], counts: impl Fn(&BufferFacts) -> bool) -> u64 {
+    let mut born = vec![0; op_count + 1];
+    let mut died = vec![0; op_count + 1];
+    for buffer in buffers.iter().filter(|&buffer| counts(buffer)) {
+        born[buffer.birth_op as usize] += buffer.size_bytes;
+        died[buffer.death_op as usize + 1] += buffer.size_bytes;
+    }
+    let mut live = 0;
+    let mut peak = 0;
+    for (born, died) in born.into_iter().zip(died) {
+        live = live + born - died;
+        peak = peak.max(live);
+    }
+    peak
+}

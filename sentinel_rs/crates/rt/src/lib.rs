@@ -1,0 +1,24 @@
+//! The live runtime: TensorFlow's allocations, operations and steps in, planned addresses and moves out.
+//!
+//! From bottom to top: `options` and `current` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
+//! addresses, `mover` moves pages, `recorder` watches one step; `managed` follows a plan, `buckets` and `steps` decide
+//! which step does what, `planning` makes plans; `runtime` is what TensorFlow's threads enter, `setup` makes it.
+//! Nothing here dereferences an address; system calls are behind `sys`, TensorFlow is behind `ffi`.
+
+#![forbid(unsafe_code)]
+
+mod buckets;
+pub mod current;
+pub mod graph;
+pub mod kernels;
+mod managed;
+pub mod memory;
+mod mover;
+pub mod options;
+mod planning;
+pub mod recorder;
+pub mod runtime;
+pub mod setup;
+pub mod stats;
+pub mod steps;
+pub mod tiers;

@@ -1,0 +1,185 @@
+//! One plan being followed: layer by layer, through the steps of one graph.
+
+use crate::buckets::LateChoice;
+use crate::memory::Memory;
+use crate::mover::{Job, Mover};
+use crate::stats::Counters;
+use place::Arena;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use trace::{LayerSource, Tier};
+
+/// The smallest piece by which the pool grows when the budget cannot give all at once.
+const POOL_STEP_BYTES: u64 = 64 << 10;
+
+/// A bound plan and how far training is in it.
+#[derive(Debug)]
+pub struct Managed {
+    /// The plan at its address.
+    pub arena: Arc<Arena>,
+    /// Peak of live bytes of the profiled step.
+    pub peak_bytes: u64,
+    /// Where its layers come from.
+    pub layer_source: LayerSource,
+    layers: u32,
+    /// Moves in order of their layers, from all intervals.
+    moves: Vec<plan::Move>,
+    /// Steps that were begun with this plan.
+    steps: AtomicU64,
+    /// The layer of the current step, plus one; 0 before its first operation.
+    reached: AtomicU32,
+    /// Fast bytes that the pool holds now.
+    pool_now_bytes: AtomicU64,
+    /// The pool holds nothing and is not to grow: the plan is not the active one.
+    dormant: AtomicBool,
+    late: Mutex<LateChoice>,
+    /// Only one thread walks over a layer boundary.
+    boundary: Mutex<()>,
+}
+
+impl Managed {
+    /// A plan that no step has followed yet.
+    #[must_use]
+    pub fn new(arena: Arc<Arena>, peak_bytes: u64, layer_source: LayerSource) -> Managed {
+        let plan = arena.plan();
+        let layers = u32::try_from(plan.layer_first_op.len()).unwrap_or(u32::MAX).max(1);
+        let mut moves: Vec<plan::Move> = plan.intervals.iter().flat_map(|interval| interval.moves.clone()).collect();
+        moves.sort_by_key(|step| step.issue_layer);
+        let late = if plan.may_be_late { LateChoice::TryWaiting } else { LateChoice::Wait };
+        Managed {
+            peak_bytes,
+            layer_source,
+            layers,
+            moves,
+            steps: AtomicU64::new(0),
+            reached: AtomicU32::new(0),
+            pool_now_bytes: AtomicU64::new(0),
+            dormant: AtomicBool::new(true),
+            late: Mutex::new(late),
+            boundary: Mutex::new(()),
+            arena,
+        }
+    }
+
+    /// Layers in a step.
+    #[must_use]
+    pub fn layers(&self) -> u32 {
+        self.layers
+    }
+
+    /// Fast bytes that the short-lived pool holds now.
+    #[must_use]
+    pub fn pool_now_bytes(&self) -> u64 {
+        self.pool_now_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What became of late promotions.
+    #[must_use]
+    pub fn late_choice(&self) -> LateChoice {
+        *self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A step begins; persistent units that are not where the plan begins are sent there.
+    pub fn step_begins(&self, memory: &Memory, mover: &Mover, counters: &Counters) {
+        self.dormant.store(false, Ordering::Release);
+        let step = self.steps.fetch_add(1, Ordering::Relaxed);
+        self.reached.store(0, Ordering::Release);
+        if step == 0 {
+            let plan = self.arena.plan();
+            let base = 0;
+            let homes = plan.units.iter().zip(self.arena.units()).filter_map(|(unit, state)| {
+                let persistent = matches!(unit.home, plan::UnitHome::Persistent { .. });
+                persistent.then(|| Job { unit: Arc::clone(state), to: unit.birth_tier, due: base })
+            });
+            mover.advance(base, homes);
+        }
+        self.reach(0, memory, mover, counters);
+    }
+
+    /// An operation of `layer` begins; the first one carries the step over the boundary.
+    pub fn reach(&self, layer: u32, memory: &Memory, mover: &Mover, counters: &Counters) {
+        if layer < self.reached.load(Ordering::Acquire) {
+            return;
+        }
+        let _alone = self.boundary.lock().unwrap_or_else(PoisonError::into_inner);
+        for entered in self.reached.load(Ordering::Acquire)..=layer {
+            self.enter_layer(entered, memory, mover, counters);
+            self.reached.store(entered + 1, Ordering::Release);
+        }
+    }
+
+    fn enter_layer(&self, layer: u32, memory: &Memory, mover: &Mover, counters: &Counters) {
+        let plan = self.arena.plan();
+        let step = self.steps.load(Ordering::Relaxed).saturating_sub(1);
+        let now = step * u64::from(self.layers) + u64::from(layer);
+        let first = self.moves.partition_point(|m| m.issue_layer < layer);
+        let due_now = self.moves[first..].iter().take_while(|m| m.issue_layer == layer);
+        let jobs = due_now.map(|m| {
+            // A move that is due in an earlier layer than it is issued in is due in the next step.
+            let later = if m.due_layer < m.issue_layer || m.due_layer == layer && m.to == Tier::FAST {
+                u64::from(self.layers)
+            } else {
+                0
+            };
+            let due = step * u64::from(self.layers) + u64::from(m.due_layer) + later;
+            Job { unit: Arc::clone(&self.arena.units()[m.unit as usize]), to: m.to, due }
+        });
+        mover.advance(now, jobs);
+        let Some(interval) = plan.intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer) else {
+            return;
+        };
+        if interval.first_layer == layer {
+            if self.late_choice().waits() {
+                let stalled = mover.await_promotions(now);
+                counters.stall_ns.add(u64::try_from(stalled.as_nanos()).unwrap_or(u64::MAX));
+            } else {
+                counters.late_promotions.add(mover.drop_late(now));
+            }
+        }
+        self.size_pool(interval.pool_bytes, memory);
+    }
+
+    /// Sizes the pool's fast part: shrinks to what is still alive at most, grows as far as the budget goes.
+    fn size_pool(&self, wanted_bytes: u64, memory: &Memory) {
+        let now = self.pool_now_bytes.load(Ordering::Relaxed);
+        if wanted_bytes < now {
+            // First forbid, then look at who is there, then release.
+            self.pool_now_bytes.store(wanted_bytes, Ordering::SeqCst);
+            let kept = wanted_bytes.max(self.arena.pool_claimed_end()).min(now);
+            self.pool_now_bytes.store(kept, Ordering::SeqCst);
+            memory.budget.release(now - kept);
+            return;
+        }
+        let mut grown = now;
+        let mut piece = wanted_bytes - now;
+        while piece > 0 && grown < wanted_bytes {
+            let ask = piece.min(wanted_bytes - grown);
+            if memory.budget.try_reserve(ask) {
+                grown += ask;
+            } else if piece > POOL_STEP_BYTES {
+                piece /= 2;
+            } else {
+                break;
+            }
+        }
+        self.pool_now_bytes.store(grown, Ordering::SeqCst);
+    }
+
+    /// A step is over.
+    pub fn step_ends(&self, took: Duration) {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first two steps find persistent tensors where they were before the plan; they say nothing about the choice.
+        if self.steps.load(Ordering::Relaxed) > 2 {
+            *late = late.after(took);
+        }
+    }
+
+    /// Another plan takes over: the pool's fast bytes are released.
+    pub fn rest(&self, memory: &Memory) {
+        let _alone = self.boundary.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.dormant.swap(true, Ordering::AcqRel) {
+            self.size_pool(0, memory);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The process's tensor memory: one heap per tier, one for small blocks, address space for plans, and their accounts.
+
+use arc_swap::ArcSwapOption;
+use place::{Arena, Budget, Heap, PageTiers, TierError, Tiers, UnitState};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use trace::{page_ceil, Tier, PAGE_BYTES, SLOT_MIN_BYTES};
+
+const GIB: u64 = 1 << 30;
+/// Shards of the heap of small blocks; a thread keeps to one of them.
+const SMALL_SHARDS: usize = 8;
+const SMALL_SHARD_BYTES: u64 = 8 * GIB;
+/// TensorFlow's own alignment of tensors.
+const MIN_ALIGN_BYTES: u64 = 64;
+
+/// A heap over a range of addresses whose pages come from one tier unless they were moved.
+#[derive(Debug)]
+struct Area {
+    range: Range<usize>,
+    heap: Mutex<Heap>,
+}
+
+impl Area {
+    fn new(range: Range<usize>) -> Area {
+        let heap = Mutex::new(Heap::new(range.len() as u64));
+        Area { range, heap }
+    }
+
+    fn alloc(&self, size_bytes: u64, align_bytes: u64) -> Option<usize> {
+        let offset = self.heap.lock().unwrap_or_else(PoisonError::into_inner).alloc(size_bytes, align_bytes)?;
+        Some(self.range.start + usize::try_from(offset).ok()?)
+    }
+
+    fn free(&self, addr: usize) -> Option<u64> {
+        let offset = addr.checked_sub(self.range.start)? as u64;
+        self.heap.lock().unwrap_or_else(PoisonError::into_inner).free(offset)
+    }
+
+    fn size_of(&self, addr: usize) -> Option<u64> {
+        let offset = addr.checked_sub(self.range.start)? as u64;
+        self.heap.lock().unwrap_or_else(PoisonError::into_inner).size_of(offset)
+    }
+}
+
+/// What was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freed {
+    /// A block of this size, in this tier at the time.
+    Block {
+        /// Requested size, rounded as the heap rounds.
+        size_bytes: u64,
+        /// Tier of its pages.
+        tier: Tier,
+    },
+    /// Not a live block of Sentinel's.
+    NotOurs,
+}
+
+/// Address space, heaps and accounts of one process.
+pub struct Memory {
+    /// The tiers that back it.
+    pub tiers: Arc<dyn Tiers>,
+    /// Fast bytes.
+    pub budget: Budget,
+    /// Tier of every page.
+    pub pages: PageTiers,
+    whole: Range<usize>,
+    fast: Area,
+    slow: Area,
+    small: Vec<Area>,
+    plans: Range<usize>,
+    plan_space: Mutex<Heap>,
+    /// The arena in each GiB of `plans`.
+    arenas: Vec<ArcSwapOption<Arena>>,
+    /// Units around persistent buffers, by address; the same buffer is one unit in every plan.
+    persistent: Mutex<HashMap<usize, Arc<UnitState>>>,
+    persistent_count: AtomicUsize,
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("tiers", &self.tiers.kind()).field("whole", &self.whole).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SMALL_SHARDS
+    };
+}
+
+impl Memory {
+    /// Reserves address space for heaps of `capacity_bytes` per tier.
+    ///
+    /// # Errors
+    /// When the address space or a tier cannot be had.
+    pub fn reserve(tiers: Arc<dyn Tiers>, capacity_bytes: u64, fast_bytes: u64) -> Result<Memory, TierError> {
+        let heap_bytes = capacity_bytes.div_ceil(GIB) * GIB;
+        let small_bytes = SMALL_SHARD_BYTES * SMALL_SHARDS as u64;
+        let plan_bytes = 4 * heap_bytes;
+        let total = usize_of(2 * heap_bytes + small_bytes + plan_bytes);
+        let whole = tiers.reserve(total, Tier::SLOW)?;
+        let mut at = whole.start;
+        let mut carve = |bytes: u64| {
+            let range = at..at + usize_of(bytes);
+            at = range.end;
+            range
+        };
+        let (fast, slow, small, plans) = (carve(heap_bytes), carve(heap_bytes), carve(small_bytes), carve(plan_bytes));
+        tiers.place(fast.clone(), Tier::FAST)?;
+        tiers.place(small.clone(), Tier::FAST)?;
+        let pages = PageTiers::new(whole.start, whole.len() as u64);
+        let shard = usize_of(SMALL_SHARD_BYTES);
+        let small = (0..SMALL_SHARDS).map(|i| Area::new(small.start + i * shard..small.start + (i + 1) * shard)).collect();
+        Ok(Memory {
+            budget: Budget::new(fast_bytes),
+            pages,
+            fast: Area::new(fast),
+            slow: Area::new(slow),
+            small,
+            plan_space: Mutex::new(Heap::new(plan_bytes)),
+            arenas: (0..plan_bytes / GIB).map(|_| ArcSwapOption::empty()).collect(),
+            plans,
+            whole,
+            tiers,
+            persistent: Mutex::new(HashMap::new()),
+            persistent_count: AtomicUsize::new(0),
+        })
+    }
+
+    /// True for addresses in Sentinel's address space.
+    #[must_use]
+    pub fn owns(&self, addr: usize) -> bool {
+        self.whole.contains(&addr)
+    }
+
+    /// A block below slot size or of scratch; fast while the budget has room, else `None`.
+    pub fn alloc_small(&self, size_bytes: u64, align_bytes: u64) -> Option<usize> {
+        let (size, align) = (size_bytes.max(1).next_multiple_of(MIN_ALIGN_BYTES), align_bytes.max(MIN_ALIGN_BYTES));
+        if !self.budget.try_reserve(size) {
+            return None;
+        }
+        let shard = &self.small[SHARD.with(|&shard| shard)];
+        let addr = shard.alloc(size, align);
+        if addr.is_none() {
+            self.budget.release(size);
+        }
+        addr
+    }
+
+    /// A block on the heap of `tier`. A fast one needs room in the budget; `None` when there is none. Blocks of a page
+    /// and more have their pages to themselves, so that they can move.
+    pub fn alloc_heap(&self, size_bytes: u64, align_bytes: u64, tier: Tier) -> Option<usize> {
+        let whole_pages = size_bytes >= SLOT_MIN_BYTES;
+        let size = if whole_pages { page_ceil(size_bytes) } else { size_bytes.max(1).next_multiple_of(MIN_ALIGN_BYTES) };
+        let align = align_bytes.max(if whole_pages { PAGE_BYTES } else { MIN_ALIGN_BYTES });
+        if tier == Tier::FAST {
+            if !self.budget.try_reserve(size) {
+                return None;
+            }
+            let addr = self.fast.alloc(size, align);
+            if addr.is_none() {
+                self.budget.release(size);
+            }
+            return addr;
+        }
+        self.slow.alloc(size, align)
+    }
+
+    /// Tier of the block at `addr`.
+    #[must_use]
+    pub fn tier_of(&self, addr: usize) -> Tier {
+        self.pages.get(addr).unwrap_or(if self.slow.range.contains(&addr) { Tier::SLOW } else { Tier::FAST })
+    }
+
+    /// Of the bytes from `addr`, those in slow pages.
+    #[must_use]
+    pub fn slow_bytes(&self, addr: usize, len_bytes: u64) -> u64 {
+        if !self.owns(addr) {
+            return 0;
+        }
+        if self.slow.range.contains(&addr) && self.pages.get(addr).is_none() {
+            return len_bytes;
+        }
+        self.pages.slow_bytes(addr, len_bytes)
+    }
+
+    /// Requested size of the live block that begins at `addr`, rounded as the heap rounds.
+    #[must_use]
+    pub fn size_of(&self, addr: usize) -> Option<u64> {
+        if let Some(arena) = self.arena_at(addr) {
+            return arena.size_of(addr);
+        }
+        self.area_of(addr)?.size_of(addr)
+    }
+
+    fn area_of(&self, addr: usize) -> Option<&Area> {
+        [&self.fast, &self.slow].into_iter().chain(&self.small).find(|area| area.range.contains(&addr))
+    }
+
+    fn arena_at(&self, addr: usize) -> Option<Arc<Arena>> {
+        if !self.plans.contains(&addr) {
+            return None;
+        }
+        self.arenas.get((addr - self.plans.start) >> GIB.trailing_zeros())?.load_full()
+    }
+
+    /// Releases the block at `addr`.
+    pub fn free(&self, addr: usize) -> Freed {
+        if self.plans.contains(&addr) {
+            return self.free_planned(addr);
+        }
+        let Some(area) = self.area_of(addr) else { return Freed::NotOurs };
+        if self.persistent_count.load(Ordering::Acquire) > 0 {
+            if let Some(freed) = self.free_persistent(addr, area) {
+                return freed;
+            }
+        }
+        let Some(size_bytes) = area.free(addr) else { return Freed::NotOurs };
+        let tier = if self.slow.range.contains(&addr) { Tier::SLOW } else { Tier::FAST };
+        if tier == Tier::FAST {
+            self.budget.release(size_bytes);
+        }
+        Freed::Block { size_bytes, tier }
+    }
+
+    fn free_planned(&self, addr: usize) -> Freed {
+        let guard = self.arenas[(addr - self.plans.start) >> GIB.trailing_zeros()].load();
+        let Some(arena) = guard.as_ref() else { return Freed::NotOurs };
+        let tier = self.tier_of(addr);
+        let Some(given) = arena.give_back(addr, &self.budget) else { return Freed::NotOurs };
+        if let Some(unit) = given.emptied_unit {
+            let unit = &arena.units()[unit as usize];
+            // A refusal leaves old pages in place, which costs memory but no correctness.
+            if let Err(error) = self.tiers.discard(unit.range(), tier) {
+                log::debug!("{error}");
+            }
+        }
+        Freed::Block { size_bytes: given.size_bytes, tier }
+    }
+
+    /// A persistent buffer may have moved: its unit settles the account, and its pages go back to their heap's tier.
+    fn free_persistent(&self, addr: usize, area: &Area) -> Option<Freed> {
+        let unit = {
+            let mut units = self.persistent.lock().unwrap_or_else(PoisonError::into_inner);
+            let unit = units.remove(&addr)?;
+            self.persistent_count.store(units.len(), Ordering::Release);
+            unit
+        };
+        let tier = unit.tier().unwrap_or(Tier::FAST);
+        unit.leave(&self.budget);
+        let home = if self.slow.range.contains(&addr) { Tier::SLOW } else { Tier::FAST };
+        self.pages.set(unit.range(), home);
+        if let Err(error) = self.tiers.discard(unit.range(), home) {
+            log::debug!("{error}");
+        }
+        let size_bytes = area.free(addr)?;
+        Some(Freed::Block { size_bytes, tier })
+    }
+
+    /// The unit around the persistent buffer at `addr`, of whole pages.
+    pub fn persistent_unit(&self, addr: usize, len_bytes: u64) -> Arc<UnitState> {
+        let mut units = self.persistent.lock().unwrap_or_else(PoisonError::into_inner);
+        let unit = units.entry(addr).or_insert_with(|| {
+            let tier = self.tier_of(addr);
+            let range = addr..addr + usize_of(page_ceil(len_bytes));
+            self.pages.set(range.clone(), tier);
+            Arc::new(UnitState::occupied(range, tier))
+        });
+        let unit = Arc::clone(unit);
+        self.persistent_count.store(units.len(), Ordering::Release);
+        unit
+    }
+
+    /// Address space for a plan; `None` when there is none left.
+    pub fn plan_range(&self, len_bytes: u64) -> Option<usize> {
+        let mut space = self.plan_space.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = space.alloc(len_bytes.max(1).div_ceil(GIB) * GIB, GIB)?;
+        Some(self.plans.start + usize_of(offset))
+    }
+
+    /// From now on, releases in the arena's range go to it.
+    pub fn install(&self, arena: &Arc<Arena>) {
+        let range = arena.range();
+        self.pages.set(range.start..range.start + usize_of(page_ceil(arena.plan().pool_bytes)), Tier::FAST);
+        for entry in self.entries(arena) {
+            entry.store(Some(Arc::clone(arena)));
+        }
+    }
+
+    fn entries(&self, arena: &Arena) -> &[ArcSwapOption<Arena>] {
+        let range = arena.range();
+        let first = (range.start - self.plans.start) >> GIB.trailing_zeros();
+        let count = range.len().max(1).div_ceil(usize_of(GIB));
+        &self.arenas[first..first + count]
+    }
+
+    /// Gives the address space of an arena back in which nothing lives; false when something does.
+    pub fn retire(&self, arena: &Arc<Arena>) -> bool {
+        if arena.claimed_bytes() > 0 {
+            return false;
+        }
+        for entry in self.entries(arena) {
+            entry.store(None);
+        }
+        if let Err(error) = self.tiers.discard(arena.range(), Tier::SLOW) {
+            log::debug!("{error}");
+        }
+        let offset = (arena.range().start - self.plans.start) as u64;
+        self.plan_space.lock().unwrap_or_else(PoisonError::into_inner).free(offset).is_some()
+    }
+}
+
+/// Lengths of address space fit a `usize` on every machine TensorFlow 1.13.1 runs on.
+#[must_use]
+pub fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

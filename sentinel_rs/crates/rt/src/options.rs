@@ -1,0 +1,406 @@
+//! What the user chose: the typed field of the session's `ConfigProto`, overridden by `SENTINEL_*` variables.
+//!
+//! A mistyped name or value is an error here, before training: a run must never train unmanaged because of a typo.
+
+use plan::Policy;
+use protobuf::{CodedInputStream, Enum, Message};
+use std::path::PathBuf;
+use sys::topology::NodeList;
+use trace::proto::sentinel::{sentinel_options, SentinelOptions};
+
+/// Field numbers of `ConfigProto.experimental` and of `sentinel` in it.
+const CONFIG_EXPERIMENTAL: u32 = 16;
+const EXPERIMENTAL_SENTINEL: u32 = 200;
+const PUBLISHED_WARMUP_STEPS: u64 = 10;
+
+/// Every variable that Sentinel or its tools read.
+const VARIABLES: [&str; 15] = [
+    "SENTINEL",
+    "SENTINEL_FAST",
+    "SENTINEL_POLICY",
+    "SENTINEL_SLOW",
+    "SENTINEL_FAST_NODES",
+    "SENTINEL_MIGRATION_GBPS",
+    "SENTINEL_WARMUP_STEPS",
+    "SENTINEL_FAILURE",
+    "SENTINEL_TRACE",
+    "SENTINEL_LOG",
+    "SENTINEL_PYTHON",
+    "SENTINEL_CACHE",
+    "SENTINEL_EARLY_LOAD",
+    "SENTINEL_LIBRARY",
+    "SENTINEL_STOCK_PYTHON",
+];
+
+/// The fast memory that tensors may use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FastBudget {
+    /// This many bytes.
+    Bytes(u64),
+    /// This share of the profiled step's peak.
+    Fraction(f64),
+    /// As much as they like.
+    Unlimited,
+}
+
+/// Where slow memory comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlowTier {
+    /// One node; slowness is added by delay, after this machine profile.
+    Emulated(String),
+    /// NUMA nodes; `None` picks the CPU-less ones.
+    Nodes(Option<NodeList>),
+}
+
+/// What to do when a resource cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Train on without Sentinel, say so once, count it.
+    Advisory,
+    /// Stop with an error.
+    Strict,
+}
+
+/// Everything the user chose, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Fast memory.
+    pub fast: FastBudget,
+    /// Policy.
+    pub policy: Policy,
+    /// Slow tier.
+    pub slow: SlowTier,
+    /// Fast nodes of a NUMA machine.
+    pub fast_nodes: NodeList,
+    /// Migration bandwidth per direction of the emulated tier, in 10^9 bytes per second; `None` for the machine's own.
+    pub migration_gbps: Option<f64>,
+    /// Steps of a graph before the profiled one.
+    pub warmup_steps: u64,
+    /// What to do when a resource cannot be had.
+    pub failure: Failure,
+    /// Where the trace of the profiled step goes.
+    pub trace_path: Option<PathBuf>,
+}
+
+/// An option that cannot be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sentinel: {option} = {value}: {accepted}")]
+pub struct OptionError {
+    /// The field or variable.
+    pub option: String,
+    /// What it was set to.
+    pub value: String,
+    /// Why not, and what is accepted.
+    pub accepted: String,
+}
+
+fn refuse(option: &str, value: impl std::fmt::Display, accepted: impl Into<String>) -> OptionError {
+    OptionError { option: option.to_owned(), value: value.to_string(), accepted: accepted.into() }
+}
+
+/// Reads the options of one session. `None` means that this session is not Sentinel's: nothing asked for it.
+///
+/// # Errors
+/// The first option that is unknown or out of range.
+pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Options>, OptionError> {
+    let mut message = sentinel_field(config)?;
+    if let Some(number) = message.special_fields.unknown_fields().iter().map(|(number, _)| number).next() {
+        return Err(refuse("config.experimental.sentinel", format!("field {number}"), "no such field in SentinelOptions"));
+    }
+    let fast_variable = apply_variables(&mut message, variables)?;
+    if variables.iter().any(|(name, value)| name == "SENTINEL" && value == "0") {
+        return Ok(None);
+    }
+    let failure = match message.failure.enum_value() {
+        Ok(sentinel_options::Failure::ADVISORY) => Failure::Advisory,
+        Ok(sentinel_options::Failure::STRICT) => Failure::Strict,
+        Ok(sentinel_options::Failure::OFF) => return Ok(None),
+        Err(number) => return Err(refuse("failure", number, "accepted are ADVISORY, STRICT and OFF")),
+    };
+    let policy = policy_of(&message.policy)?;
+    let Some(fast) = fast_of(&message, fast_variable, policy)? else {
+        return Ok(None);
+    };
+    Ok(Some(Options {
+        fast,
+        policy,
+        slow: slow_of(&message.slow)?,
+        fast_nodes: if message.fast_nodes.is_empty() {
+            NodeList::single(0)
+        } else {
+            nodes_of("fast_nodes", &message.fast_nodes)?
+        },
+        migration_gbps: migration_of(message.migration_gbps)?,
+        warmup_steps: match message.warmup_steps {
+            0 => PUBLISHED_WARMUP_STEPS,
+            steps => u64::try_from(steps).unwrap_or(0),
+        },
+        failure,
+        trace_path: (!message.trace_path.is_empty()).then(|| PathBuf::from(&message.trace_path)),
+    }))
+}
+
+/// The bytes of field 200 of field 16 of a serialized `ConfigProto`; repeated ones merge, as the wire format says.
+fn sentinel_field(config: &[u8]) -> Result<SentinelOptions, OptionError> {
+    let broken = |error: protobuf::Error| refuse("config.experimental.sentinel", error, "not a SentinelOptions message");
+    let mut options = SentinelOptions::new();
+    for experimental in submessages(config, CONFIG_EXPERIMENTAL).map_err(broken)? {
+        for field in submessages(&experimental, EXPERIMENTAL_SENTINEL).map_err(broken)? {
+            options.merge_from_bytes(&field).map_err(broken)?;
+        }
+    }
+    Ok(options)
+}
+
+fn submessages(message: &[u8], wanted: u32) -> Result<Vec<Vec<u8>>, protobuf::Error> {
+    const LENGTH_DELIMITED: u32 = 2;
+    let mut found = Vec::new();
+    let mut input = CodedInputStream::from_bytes(message);
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        if tag == (wanted << 3) | LENGTH_DELIMITED {
+            found.push(input.read_bytes()?);
+            continue;
+        }
+        match tag & 7 {
+            0 => drop(input.read_raw_varint64()?),
+            1 => drop(input.read_fixed64()?),
+            2 => drop(input.read_bytes()?),
+            _ => drop(input.read_fixed32()?),
+        }
+    }
+    Ok(found)
+}
+
+/// A budget that came as text, with the variable's spelling of it.
+type FastText = Option<(FastBudget, String)>;
+
+fn apply_variables(message: &mut SentinelOptions, variables: &[(String, String)]) -> Result<FastText, OptionError> {
+    let mut fast = None;
+    for (name, value) in variables {
+        if !name.starts_with("SENTINEL_") && name != "SENTINEL" {
+            continue;
+        }
+        if !VARIABLES.contains(&name.as_str()) {
+            return Err(refuse(name, value, format!("no such variable; accepted are {}", VARIABLES.join(", "))));
+        }
+        match name.as_str() {
+            "SENTINEL" if value != "0" && value != "1" => return Err(refuse(name, value, "accepted are 0 and 1")),
+            "SENTINEL_FAST" => fast = Some((parse_fast(name, value)?, value.clone())),
+            "SENTINEL_POLICY" => message.policy.clone_from(value),
+            "SENTINEL_SLOW" => message.slow.clone_from(value),
+            "SENTINEL_FAST_NODES" => message.fast_nodes.clone_from(value),
+            "SENTINEL_TRACE" => message.trace_path.clone_from(value),
+            "SENTINEL_MIGRATION_GBPS" => {
+                message.migration_gbps =
+                    value.parse().map_err(|_| refuse(name, value, "accepted is a number of 10^9 bytes per second"))?;
+            }
+            "SENTINEL_WARMUP_STEPS" => {
+                let steps: i32 = value
+                    .parse()
+                    .ok()
+                    .filter(|&steps| steps >= 0)
+                    .ok_or_else(|| refuse(name, value, "accepted is a whole number of steps from 0"))?;
+                message.warmup_steps = if steps == 0 { -1 } else { steps };
+            }
+            "SENTINEL_FAILURE" => {
+                message.failure = sentinel_options::Failure::from_str(&value.to_ascii_uppercase())
+                    .ok_or_else(|| refuse(name, value, "accepted are advisory, strict and off"))?
+                    .into();
+            }
+            _ => {}
+        }
+    }
+    Ok(fast)
+}
+
+/// `2G`, `512M`, `64k`, `1000000` or `20%`.
+fn parse_fast(option: &str, text: &str) -> Result<FastBudget, OptionError> {
+    let accepted = "accepted are bytes with an optional K, M, G or T (powers of 1024), or a share of the peak such as 20%";
+    let refused = || refuse(option, text, accepted);
+    let trimmed = text.trim();
+    if let Some(percent) = trimmed.strip_suffix('%') {
+        let percent: f64 = percent.trim().parse().map_err(|_| refused())?;
+        return if percent > 0.0 && percent <= 100.0 {
+            Ok(FastBudget::Fraction(percent / 100.0))
+        } else {
+            Err(refuse(option, text, "a share of the peak must be above 0% and at most 100%"))
+        };
+    }
+    let (digits, shift) = match trimmed.char_indices().last() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => {
+            let shift = match unit.to_ascii_uppercase() {
+                'K' => 10,
+                'M' => 20,
+                'G' => 30,
+                'T' => 40,
+                _ => return Err(refused()),
+            };
+            (&trimmed[..at], shift)
+        }
+        _ => (trimmed, 0),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| refused())?;
+    match number.checked_mul(1 << shift) {
+        Some(bytes) if bytes > 0 => Ok(FastBudget::Bytes(bytes)),
+        _ => Err(refused()),
+    }
+}
+
+fn fast_of(message: &SentinelOptions, text: FastText, policy: Policy) -> Result<Option<FastBudget>, OptionError> {
+    if message.fast_bytes < 0 {
+        return Err(refuse("fast_bytes", message.fast_bytes, "accepted is a number of bytes above 0"));
+    }
+    let share = message.fast_fraction;
+    if share != 0.0 && !(share > 0.0 && share <= 1.0) {
+        return Err(refuse("fast_fraction", share, "accepted is a share of the peak above 0 and at most 1"));
+    }
+    if message.fast_bytes > 0 && share > 0.0 && text.is_none() {
+        let both = format!("{} with fast_bytes = {}", share, message.fast_bytes);
+        return Err(refuse("fast_fraction", both, "set one of the two"));
+    }
+    Ok(match policy {
+        Policy::FastOnly => Some(FastBudget::Unlimited),
+        Policy::SlowOnly => Some(FastBudget::Bytes(0)),
+        Policy::Hpca21 | Policy::FirstTouch => match (text, message.fast_bytes) {
+            (Some((fast, _)), _) => Some(fast),
+            (None, 0) if share > 0.0 => Some(FastBudget::Fraction(share)),
+            (None, 0) if !message.policy.is_empty() => {
+                let why = "this policy needs a budget; set fast_bytes, fast_fraction or SENTINEL_FAST";
+                return Err(refuse("policy", policy.name(), why));
+            }
+            (None, 0) => None,
+            (None, bytes) => Some(FastBudget::Bytes(u64::try_from(bytes).unwrap_or(0))),
+        },
+    })
+}
+
+fn policy_of(name: &str) -> Result<Policy, OptionError> {
+    if name.is_empty() {
+        return Ok(Policy::Hpca21);
+    }
+    Policy::by_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Policy::NAMES.iter().map(|&(name, _)| name).collect();
+        refuse("policy", name, format!("no such policy; accepted are {}", names.join(", ")))
+    })
+}
+
+fn slow_of(text: &str) -> Result<SlowTier, OptionError> {
+    match text {
+        "" | "numa" => Ok(SlowTier::Nodes(None)),
+        _ => match text.split_once(':') {
+            Some(("emulated", machine)) => match plan::Machine::by_name(machine) {
+                Ok(_) => Ok(SlowTier::Emulated(machine.to_owned())),
+                Err(error) => Err(refuse("slow", text, error.to_string())),
+            },
+            Some(("node", _)) => Ok(SlowTier::Nodes(Some(nodes_of("slow", text)?))),
+            _ => Err(refuse("slow", text, "no such slow tier; accepted are emulated:MACHINE, numa and node:LIST")),
+        },
+    }
+}
+
+fn nodes_of(option: &str, text: &str) -> Result<NodeList, OptionError> {
+    let list = text.strip_prefix("node:").unwrap_or(text);
+    NodeList::parse(list).map_err(|error| refuse(option, text, format!("{error}; accepted is node:N or node:N-M,...")))
+}
+
+fn migration_of(gbps: f64) -> Result<Option<f64>, OptionError> {
+    if gbps == 0.0 {
+        return Ok(None);
+    }
+    if gbps.is_finite() && gbps > 0.0 {
+        return Ok(Some(gbps));
+    }
+    Err(refuse("migration_gbps", gbps, "accepted is a number of 10^9 bytes per second above 0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_with(options: &SentinelOptions) -> Vec<u8> {
+        let wrap = |field: u32, inner: &[u8]| {
+            let mut bytes = Vec::new();
+            let mut out = protobuf::CodedOutputStream::vec(&mut bytes);
+            out.write_bytes(field, inner).and_then(|()| out.flush()).expect("a vector takes bytes");
+            drop(out);
+            bytes
+        };
+        wrap(CONFIG_EXPERIMENTAL, &wrap(EXPERIMENTAL_SENTINEL, &options.write_to_bytes().expect("a message serializes")))
+    }
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn refusal(pairs: &[(&str, &str)]) -> String {
+        parse(&[], &variables(pairs)).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn nothing_asked_is_nothing_done() {
+        assert_eq!(parse(&[], &[]), Ok(None));
+        assert_eq!(parse(&[], &variables(&[("SENTINEL", "0"), ("SENTINEL_FAST", "1G")])), Ok(None));
+        assert_eq!(parse(&[], &variables(&[("SENTINEL_FAST", "1G"), ("SENTINEL_FAILURE", "off")])), Ok(None));
+    }
+
+    #[test]
+    fn the_typed_field_is_read_and_variables_win() {
+        let mut message = SentinelOptions::new();
+        message.fast_bytes = 1 << 20;
+        message.slow = "emulated:optane".into();
+        message.warmup_steps = 3;
+        let config = config_with(&message);
+        let options = parse(&config, &[]).expect("good options").expect("a budget");
+        assert_eq!(options.fast, FastBudget::Bytes(1 << 20));
+        assert_eq!((options.warmup_steps, options.policy), (3, Policy::Hpca21));
+        let options = parse(&config, &variables(&[("SENTINEL_FAST", "20%"), ("SENTINEL_WARMUP_STEPS", "0")]))
+            .expect("good options")
+            .expect("a budget");
+        assert_eq!((options.fast, options.warmup_steps), (FastBudget::Fraction(0.2), 0));
+    }
+
+    #[test]
+    fn bytes_are_spelled_as_people_do() {
+        for (text, bytes) in [("2G", 2 << 30), ("512M", 512 << 20), ("64k", 64 << 10), ("1000", 1000), ("1T", 1 << 40)] {
+            assert_eq!(parse_fast("SENTINEL_FAST", text), Ok(FastBudget::Bytes(bytes)), "{text}");
+        }
+        for text in ["", "G", "1X", "-1", "0", "1.5G", "0%", "101%", "x%", "99999999999T", "ééé"] {
+            assert!(parse_fast("SENTINEL_FAST", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_option_the_value_and_what_is_accepted() {
+        let fast = ("SENTINEL_FAST", "1G");
+        for (pair, parts) in [
+            (("SENTINEL_POLICY", "hpca22"), ["policy", "hpca22", "first_touch"]),
+            (("SENTINEL_SLOW", "tape"), ["slow", "tape", "emulated:MACHINE"]),
+            (("SENTINEL_SLOW", "emulated:abacus"), ["slow", "abacus", "optane"]),
+            (("SENTINEL_SLOW", "node:x"), ["slow", "node:x", "node:N"]),
+            (("SENTINEL_FAILURE", "loud"), ["SENTINEL_FAILURE", "loud", "advisory"]),
+            (("SENTINEL_WARMUP_STEPS", "-3"), ["SENTINEL_WARMUP_STEPS", "-3", "from 0"]),
+            (("SENTINEL_FSAT", "1G"), ["SENTINEL_FSAT", "1G", "SENTINEL_FAST"]),
+            (("SENTINEL_MIGRATION_GBPS", "NaN"), ["migration_gbps", "NaN", "above 0"]),
+        ] {
+            let text = refusal(&[fast, pair]);
+            for part in parts {
+                assert!(text.contains(part), "{text:?} does not say {part:?}");
+            }
+        }
+        assert!(refusal(&[("SENTINEL_POLICY", "first_touch")]).contains("needs a budget"));
+    }
+
+    #[test]
+    fn damaged_and_unknown_fields_are_refused() {
+        let mut options = SentinelOptions::new();
+        options.fast_fraction = 1.5;
+        assert!(parse(&config_with(&options), &[]).is_err());
+        options.fast_fraction = 0.5;
+        options.fast_bytes = 5;
+        assert!(parse(&config_with(&options), &[]).is_err());
+        let mut unknown = SentinelOptions::new();
+        unknown.special_fields.mut_unknown_fields().add_varint(77, 1);
+        assert!(parse(&config_with(&unknown), &[]).expect_err("unknown field").to_string().contains("77"));
+        assert!(parse(&[0x82, 0x01, 0x7f, 1], &[]).is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! From a recording to a plan that steps can follow: fold, budget, policy, address.
+
+use crate::buckets::Phase;
+use crate::managed::Managed;
+use crate::options::FastBudget;
+use crate::recorder::Recording;
+use crate::runtime::Runtime;
+use place::{Arena, KernelRole, UnitState};
+use plan::{Plan, Policy, Unit};
+use profile::Profile;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use trace::LayerSource;
+
+/// Graphs whose step allocates less at its peak are left alone: there is nothing to gain.
+const MIN_STEP_BYTES: u64 = 1 << 20;
+
+impl Runtime {
+    pub(crate) fn plan_from(&self, mut recording: Recording) -> Phase {
+        if recording.trace.layer_source == LayerSource::Inferred {
+            let layers = profile::infer_layers(&recording.trace);
+            for (op, layer) in recording.trace.ops.iter_mut().zip(layers) {
+                op.layer = layer;
+            }
+        }
+        self.write_trace(&recording);
+        let profile = match profile::fold(&recording.trace) {
+            Ok(profile) => profile,
+            Err(error) => {
+                self.lock_steps().advise(format!("sentinel: the profiled step cannot be used: {error}"));
+                return Phase::Unmanaged("its profile cannot be used");
+            }
+        };
+        {
+            let mut steps = self.lock_steps();
+            steps.peak_bytes = steps.peak_bytes.max(profile.peak_live_bytes);
+            if let FastBudget::Fraction(share) = self.options.fast {
+                self.memory.budget.set_allowed(share_of(steps.peak_bytes, share));
+            }
+        }
+        if self.options.policy != Policy::Hpca21 {
+            return Phase::Unmanaged("its policy makes no plan");
+        }
+        if profile.peak_live_bytes - profile.persistent_bytes < MIN_STEP_BYTES {
+            return Phase::Unmanaged("it allocates too little");
+        }
+        let allowed = self.memory.budget.allowed();
+        match plan::hpca21(&profile, allowed, &self.machine) {
+            Ok(plan) => self.bind(plan, &profile, &recording, allowed),
+            Err(error) => {
+                self.lock_steps().advise(format!("sentinel: no plan: {error}"));
+                Phase::Unmanaged("no plan could be made")
+            }
+        }
+    }
+
+    fn write_trace(&self, recording: &Recording) {
+        let Some(path) = &self.options.trace_path else { return };
+        let outcome = trace::write(path, &recording.trace);
+        let mut steps = self.lock_steps();
+        steps.trace_error = outcome.err().map(|error| error.to_string());
+        if let Some(error) = steps.trace_error.clone() {
+            steps.advise(format!("sentinel: {error}"));
+        }
+    }
+
+    fn bind(&self, plan: Plan, profile: &Profile, recording: &Recording, allowed: u64) -> Phase {
+        if !self.fits(&plan, allowed) {
+            return Phase::Unmanaged("its budget is too small, and strictness was asked for");
+        }
+        let Some(base) = self.memory.plan_range(plan.arena_bytes) else {
+            self.lock_steps().advise("sentinel: no address space is left for another plan".to_owned());
+            return Phase::Unmanaged("no address space was left");
+        };
+        let roles = roles_of(profile);
+        let persistent = |buffer: u32, unit: &Unit| -> Arc<UnitState> {
+            let addr = recording.addresses[buffer as usize];
+            self.memory.persistent_unit(addr, unit.len_bytes)
+        };
+        let arena = Arc::new(Arena::bind(plan, base, &roles, persistent));
+        self.memory.install(&arena);
+        self.counters.plans_made.count();
+        let plan = arena.plan();
+        log::info!(
+            "sentinel: plan of {} slots and {} units in {} intervals; {} of {} fast bytes needed",
+            plan.slots.len(),
+            plan.units.len(),
+            plan.intervals.len(),
+            plan.fast_needed_bytes,
+            allowed
+        );
+        Phase::Managed(Arc::new(Managed::new(arena, profile.peak_live_bytes, recording.trace.layer_source)))
+    }
+
+    /// Says when the budget is below what the policy needs; false when that must stop training.
+    fn fits(&self, plan: &Plan, allowed: u64) -> bool {
+        let mut steps = self.lock_steps();
+        steps.needed_bytes = plan.fast_needed_bytes;
+        if plan.fast_needed_bytes <= allowed {
+            return true;
+        }
+        let text = format!(
+            "sentinel: fast_bytes = {allowed}: this graph needs at least {} bytes (short-lived tensors, the largest \
+             long-lived one, and small blocks)",
+            plan.fast_needed_bytes
+        );
+        if self.strict() {
+            steps.stop = Some(text);
+            return false;
+        }
+        steps.advise(format!("{text}; what does not fit lives in slow memory"));
+        true
+    }
+}
+
+/// Every kernel of the step with its first layer and its scratch rule.
+fn roles_of(profile: &Profile) -> Vec<KernelRole> {
+    let mut roles: BTreeMap<u32, KernelRole> = BTreeMap::new();
+    for op in &profile.ops {
+        roles.entry(op.kernel).or_insert_with(|| {
+            let scratch = profile.scratch_kernels.binary_search(&op.kernel).is_ok();
+            let scratch_max_bytes = if scratch { profile::SCRATCH_MAX_BYTES } else { 0 };
+            KernelRole { kernel: op.kernel, layer: op.layer, scratch_max_bytes }
+        });
+    }
+    roles.into_values().collect()
+}
+
+/// A share of a peak in whole bytes.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 < share <= 1
+fn share_of(peak_bytes: u64, share: f64) -> u64 {
+    (peak_bytes as f64 * share) as u64
+}

@@ -1,0 +1,214 @@
+//! Records one step: which operations ran, which buffers were born, touched and freed.
+//!
+//! Only the profiled step pays for this; its events go into one list under a lock, and are made into a trace when the
+//! step is over.
+
+use crate::graph::GraphEdges;
+use crate::kernels::Kernels;
+use crate::memory::Memory;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use trace::{Access, Buffer, LayerSource, Op, Origin, StepTrace, SLOT_MIN_BYTES};
+
+/// One use of one buffer by one operation, as the device sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// Begin of the buffer.
+    pub addr: usize,
+    /// Bytes of the tensor.
+    pub bytes: u64,
+    /// True for a write.
+    pub write: bool,
+}
+
+#[derive(Debug)]
+struct RunOp {
+    kernel: u32,
+    start_ns: u64,
+    end_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    ops: Vec<RunOp>,
+    buffers: Vec<Buffer>,
+    addresses: Vec<usize>,
+    live: HashMap<usize, u32>,
+    ordinals: HashMap<u32, u32>,
+}
+
+/// The recorder of one step.
+#[derive(Debug)]
+pub struct Recorder {
+    began: Instant,
+    log: Mutex<Log>,
+}
+
+/// A finished recording.
+#[derive(Debug)]
+pub struct Recording {
+    /// The step.
+    pub trace: StepTrace,
+    /// Address of each buffer, by buffer index.
+    pub addresses: Vec<usize>,
+}
+
+/// What the recorder cannot know by itself.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// Version of TensorFlow.
+    pub tensorflow_version: String,
+    /// Steps of this graph before the profiled one.
+    pub step_number: u64,
+    /// Threads inside an operation.
+    pub intra_op_threads: u32,
+    /// Operations at the same time.
+    pub inter_op_threads: u32,
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder { began: Instant::now(), log: Mutex::new(Log::default()) }
+    }
+}
+
+impl Recorder {
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An operation begins, with these buffers as inputs; returns the index of its execution. Inputs are noted before the
+    /// kernel runs, because it may free one and allocate another buffer at its address.
+    pub fn op_begins(&self, kernel: u32, inputs: &[Touch], memory: &Memory) -> u32 {
+        let mut log = self.log();
+        log.ops.push(RunOp { kernel, start_ns: 0, end_ns: 0 });
+        let execution = last_index(log.ops.len());
+        for touch in inputs {
+            log.touch(execution, *touch, memory);
+        }
+        let now_ns = self.now_ns();
+        if let Some(op) = log.ops.last_mut() {
+            (op.start_ns, op.end_ns) = (now_ns, now_ns);
+        }
+        execution
+    }
+
+    /// The execution ends, having written these buffers.
+    pub fn op_ends(&self, execution: u32, outputs: &[Touch], memory: &Memory) {
+        let end_ns = self.now_ns();
+        let mut log = self.log();
+        if let Some(op) = log.ops.get_mut(execution as usize) {
+            op.end_ns = end_ns;
+        }
+        for touch in outputs {
+            log.touch(execution, *touch, memory);
+        }
+    }
+
+    /// A block was allocated by the execution.
+    pub fn born(&self, kernel: u32, execution: u32, addr: usize, size_bytes: u64) {
+        let mut log = self.log();
+        let ordinal = if size_bytes >= SLOT_MIN_BYTES {
+            let next = log.ordinals.entry(kernel).or_insert(0);
+            *next += 1;
+            *next - 1
+        } else {
+            0
+        };
+        let index = log.add(addr, size_bytes, Origin::Step { op: execution, ordinal });
+        log.live.insert(addr, index);
+    }
+
+    /// A block was freed; `running` names the execution inside which that happened.
+    pub fn died(&self, addr: usize, running: Option<u32>) {
+        let mut log = self.log();
+        let Some(index) = log.live.remove(&addr) else { return };
+        let last = last_index(log.ops.len());
+        let buffer = &mut log.buffers[index as usize];
+        if let Origin::Step { op, .. } = buffer.origin {
+            buffer.death_op = Some(last.max(op));
+            buffer.temporary = Some(op) == running;
+        }
+    }
+
+    /// Makes the trace.
+    #[must_use]
+    pub fn finish(self, kernels: &Kernels, edges: &GraphEdges, about: Circumstances) -> Recording {
+        let log = self.log.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<_> = log.ops.iter().map(|op| kernels.name(op.kernel)).collect();
+        let predecessors = edges.predecessors(names.iter().map(|name| name.as_ref().map_or("", |name| &name.name)));
+        let mut layer = 0;
+        let mut marked = false;
+        let ops = log
+            .ops
+            .iter()
+            .zip(names)
+            .zip(predecessors)
+            .map(|((op, name), predecessors)| {
+                let (name, kind) = name.map_or_else(Default::default, |name| (name.name, name.kind));
+                let mark = kind == MARK_KIND;
+                marked |= mark;
+                let own_layer = layer;
+                layer += u32::from(mark);
+                let (start_ns, end_ns) = (op.start_ns, op.end_ns);
+                Op { kernel: op.kernel, name, kind, layer: own_layer, start_ns, end_ns, predecessors }
+            })
+            .collect();
+        let mut buffers = log.buffers;
+        for buffer in &mut buffers {
+            buffer.accesses.sort_by_key(|access| access.op);
+        }
+        let trace = StepTrace {
+            tensorflow_version: about.tensorflow_version,
+            step_number: about.step_number,
+            intra_op_threads: about.intra_op_threads,
+            inter_op_threads: about.inter_op_threads,
+            layer_source: if marked { LayerSource::Marked } else { LayerSource::Inferred },
+            ops,
+            buffers,
+        };
+        Recording { trace, addresses: log.addresses }
+    }
+}
+
+/// The operation that `add_layer` puts into the graph.
+const MARK_KIND: &str = "SentinelAddLayer";
+
+impl Log {
+    fn add(&mut self, addr: usize, size_bytes: u64, origin: Origin) -> u32 {
+        self.buffers.push(Buffer { size_bytes, origin, death_op: None, temporary: false, accesses: Vec::new() });
+        self.addresses.push(addr);
+        last_index(self.buffers.len())
+    }
+
+    fn touch(&mut self, op: u32, touch: Touch, memory: &Memory) {
+        if touch.bytes == 0 {
+            return;
+        }
+        let index = match self.live.get(&touch.addr) {
+            Some(&index) => index,
+            None => {
+                let (size, origin) = match memory.size_of(touch.addr) {
+                    Some(size) => (size, Origin::Persistent),
+                    None => (touch.bytes, Origin::External),
+                };
+                let index = self.add(touch.addr, size, origin);
+                self.live.insert(touch.addr, index);
+                index
+            }
+        };
+        let buffer = &mut self.buffers[index as usize];
+        let bytes = touch.bytes.min(buffer.size_bytes);
+        let death = buffer.death_op.unwrap_or(u32::MAX);
+        buffer.accesses.push(Access { op: op.min(death), write: touch.write, bytes });
+    }
+}
+
+fn last_index(len: usize) -> u32 {
+    u32::try_from(len.saturating_sub(1)).unwrap_or(u32::MAX)
+}

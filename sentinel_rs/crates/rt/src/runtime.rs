@@ -1,0 +1,355 @@
+//! The process's one runtime: allocations, releases and operations, as TensorFlow's threads bring them.
+//!
+//! What runs here runs for every operation: no lock is taken and nothing is allocated unless the step is profiled.
+
+use crate::current::{self, Current, NO_KERNEL};
+use crate::kernels::Kernels;
+use crate::memory::{Freed, Memory};
+use crate::mover::Mover;
+use crate::options::{Failure, Options};
+use crate::recorder::Touch;
+use crate::stats::{Counters, Report};
+use crate::steps::{Active, Mode, Steps};
+use crate::tiers::emulated::EmulatedTiers;
+use arc_swap::ArcSwapOption;
+use place::{Entered, Taken};
+use plan::Policy;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use trace::{Tier, SLOT_MIN_BYTES};
+
+/// Kernels share this many accounts of temporaries; two that run at the same time rarely meet in one.
+const TEMPORARY_ACCOUNTS: usize = 4096;
+
+/// Bytes of temporaries that operations freed before they ended.
+#[derive(Debug, Default)]
+struct Temporaries {
+    fast_bytes: AtomicU64,
+    slow_bytes: AtomicU64,
+}
+
+/// The runtime of one process.
+pub struct Runtime {
+    /// What the first session chose.
+    pub options: Options,
+    /// Tensor memory.
+    pub memory: Arc<Memory>,
+    /// Kernels by number.
+    pub kernels: Kernels,
+    /// Counters.
+    pub counters: Arc<Counters>,
+    pub(crate) mover: Mover,
+    pub(crate) machine: plan::Machine,
+    pub(crate) active: ArcSwapOption<Active>,
+    pub(crate) steps: Mutex<Steps>,
+    /// Threads inside an operation, of the latest device.
+    pub(crate) intra_op_threads: AtomicU32,
+    /// Operations at the same time, of the latest device.
+    pub(crate) inter_op_threads: AtomicU32,
+    emulated: Option<Arc<EmulatedTiers>>,
+    temporaries: Vec<Temporaries>,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("options", &self.options).field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+/// An operation on a thread, from its begin to its end.
+#[derive(Clone, Copy, Debug)]
+pub struct OpScope {
+    /// What the thread works for from the operation's begin on.
+    pub own: Current,
+    /// What it worked for before.
+    pub previous: Current,
+    /// When the kernel began; `None` when nobody wants to know.
+    pub began: Option<Instant>,
+}
+
+impl Runtime {
+    pub(crate) fn assemble(
+        options: Options,
+        memory: Arc<Memory>,
+        machine: plan::Machine,
+        emulated: Option<Arc<EmulatedTiers>>,
+    ) -> std::io::Result<Runtime> {
+        let counters = Arc::new(Counters::default());
+        Ok(Runtime {
+            mover: Mover::start(&memory, &counters)?,
+            kernels: Kernels::default(),
+            active: ArcSwapOption::empty(),
+            steps: Mutex::new(Steps::default()),
+            intra_op_threads: AtomicU32::new(1),
+            inter_op_threads: AtomicU32::new(1),
+            temporaries: std::iter::repeat_with(Temporaries::default).take(TEMPORARY_ACCOUNTS).collect(),
+            options,
+            memory,
+            machine,
+            emulated,
+            counters,
+        })
+    }
+
+    /// True when operations must report the buffers they touch: in a profiled step, and wherever slowness is emulated.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        let delays = self.emulated.is_some() && self.options.policy != Policy::FastOnly;
+        delays || matches!(self.active.load().as_deref(), Some(Active { mode: Mode::Profiling(_), .. }))
+    }
+
+    /// A kernel is about to run on the calling thread.
+    pub fn op_begins(&self, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
+        let mut own = Current { kernel, execution: 0, step_tag: 0 };
+        if let Some(active) = self.active.load().as_deref().filter(|active| active.step_id == step_id) {
+            own.step_tag = active.tag;
+            match &active.mode {
+                Mode::Profiling(recorder) => own.execution = recorder.op_begins(kernel, inputs, &self.memory),
+                Mode::Managed(managed) => {
+                    if let Some(layer) = managed.arena.layer_of(kernel) {
+                        managed.reach(layer, &self.memory, &self.mover, &self.counters);
+                    }
+                }
+            }
+        }
+        let began = self.emulated.is_some().then(Instant::now);
+        OpScope { own, previous: current::swap(own), began }
+    }
+
+    /// The kernel is done. The scope may end on another thread than it began on, when the kernel is asynchronous; then
+    /// `delay` is false, because no thread was busy with it.
+    pub fn op_ends(&self, scope: &OpScope, inputs: &[Touch], outputs: &[Touch], delay: bool) {
+        let elapsed_ns = scope.began.map_or(0.0, |began| began.elapsed().as_secs_f64() * 1e9);
+        if scope.own.step_tag != 0 {
+            if let Some(active) = self.active.load().as_deref().filter(|active| active.tag == scope.own.step_tag) {
+                if let Mode::Profiling(recorder) = &active.mode {
+                    recorder.op_ends(scope.own.execution, outputs, &self.memory);
+                }
+            }
+        }
+        if delay {
+            current::swap(scope.previous);
+            if let Some(emulated) = &self.emulated {
+                self.charge(emulated, scope.own.kernel, inputs, outputs, elapsed_ns);
+            }
+        }
+    }
+
+    /// Delays the thread by what the operation's slow bytes would have cost: its time becomes the larger of what it took
+    /// and what its memory takes by the cost model.
+    fn charge(&self, tiers: &EmulatedTiers, kernel: u32, inputs: &[Touch], outputs: &[Touch], elapsed_ns: f64) {
+        let (mut fast, mut slow) = ([0_u64; 2], [0_u64; 2]);
+        for (side, touches) in [inputs, outputs].into_iter().enumerate() {
+            for touch in touches {
+                let in_slow = self.memory.slow_bytes(touch.addr, touch.bytes).min(touch.bytes);
+                slow[side] += in_slow;
+                fast[side] += touch.bytes - in_slow;
+            }
+        }
+        let account = &self.temporaries[kernel as usize % TEMPORARY_ACCOUNTS];
+        // A temporary is written once and read once at least.
+        for (sums, bytes) in [(&mut fast, &account.fast_bytes), (&mut slow, &account.slow_bytes)] {
+            let bytes = if bytes.load(Ordering::Relaxed) > 0 { bytes.swap(0, Ordering::Relaxed) } else { 0 };
+            sums[0] += bytes;
+            sums[1] += bytes;
+        }
+        if slow == [0, 0] {
+            return;
+        }
+        let threads = self.intra_op_threads.load(Ordering::Relaxed);
+        let memory_ns = tiers.memory_time_ns(Tier::SLOW, slow[0], slow[1], threads)
+            + tiers.memory_time_ns(Tier::FAST, fast[0], fast[1], threads);
+        if memory_ns > elapsed_ns {
+            let delay = std::time::Duration::from_secs_f64((memory_ns - elapsed_ns) / 1e9);
+            let began = Instant::now();
+            while began.elapsed() < delay {
+                std::hint::spin_loop();
+            }
+            self.counters.emulated_delay_ns.add(nanos(began.elapsed()));
+        }
+    }
+
+    /// Memory for a tensor or for scratch; `None` when the machine has none.
+    pub fn alloc(&self, align_bytes: u64, size_bytes: u64) -> Option<usize> {
+        let own = current::get();
+        if own.step_tag == 0 {
+            return self.alloc_unplanned(align_bytes, size_bytes);
+        }
+        let guard = self.active.load();
+        match guard.as_deref().filter(|active| active.tag == own.step_tag).map(|active| &active.mode) {
+            Some(Mode::Profiling(recorder)) => {
+                let tier = if self.options.policy == Policy::FastOnly { Tier::FAST } else { Tier::SLOW };
+                let addr = self.memory.alloc_heap(size_bytes, align_bytes, tier)?;
+                recorder.born(own.kernel, own.execution, addr, size_bytes);
+                Some(addr)
+            }
+            Some(Mode::Managed(managed)) if size_bytes >= SLOT_MIN_BYTES => {
+                self.alloc_slot(managed, own, align_bytes, size_bytes)
+            }
+            _ => self.alloc_unplanned(align_bytes, size_bytes),
+        }
+    }
+
+    fn alloc_slot(
+        &self,
+        managed: &crate::managed::Managed,
+        own: Current,
+        align_bytes: u64,
+        size_bytes: u64,
+    ) -> Option<usize> {
+        let (memory, counters) = (&self.memory, &self.counters);
+        let pool_now = managed.pool_now_bytes();
+        let arena = &managed.arena;
+        match arena.take(own.kernel, size_bytes, own.step_tag, pool_now, &memory.budget, &memory.pages) {
+            Taken::At { addr, entered: None, .. } => {
+                // The pool may have shrunk between the look and the claim.
+                if (addr - arena.range().start) as u64 + size_bytes <= managed.pool_now_bytes() {
+                    counters.slot_hits.count();
+                    return Some(addr);
+                }
+                memory.free(addr);
+                counters.slot_hits.count();
+                self.overflow(align_bytes, size_bytes)
+            }
+            Taken::At { addr, tier, entered: Some((unit, entered)) } => {
+                counters.slot_hits.count();
+                if let Entered::First { tier: wanted, overflowed } = entered {
+                    if overflowed {
+                        counters.overflow_bytes.add(size_bytes);
+                    }
+                    if let Err(error) = memory.tiers.place(arena.units()[unit as usize].range(), wanted) {
+                        counters.failed(error.errno);
+                    }
+                }
+                debug_assert!(tier <= Tier::SLOW);
+                Some(addr)
+            }
+            Taken::Heap(tier) => {
+                counters.slot_hits.count();
+                if tier == Tier::FAST {
+                    self.alloc_unplanned(align_bytes, size_bytes)
+                } else {
+                    memory.alloc_heap(size_bytes, align_bytes, tier)
+                }
+            }
+            Taken::PoolShort => {
+                counters.slot_hits.count();
+                self.overflow(align_bytes, size_bytes)
+            }
+            Taken::Scratch => {
+                counters.small_allocations.count();
+                memory.alloc_small(size_bytes, align_bytes).or_else(|| self.overflow(align_bytes, size_bytes))
+            }
+            Taken::Busy => {
+                counters.slot_misses_busy.count();
+                self.alloc_unplanned(align_bytes, size_bytes)
+            }
+            Taken::Size => {
+                counters.slot_misses_size.count();
+                self.alloc_unplanned(align_bytes, size_bytes)
+            }
+            Taken::Unknown => {
+                counters.slot_misses_unknown.count();
+                self.alloc_unplanned(align_bytes, size_bytes)
+            }
+        }
+    }
+
+    fn overflow(&self, align_bytes: u64, size_bytes: u64) -> Option<usize> {
+        self.counters.overflow_bytes.add(size_bytes);
+        self.memory.alloc_heap(size_bytes, align_bytes, Tier::SLOW)
+    }
+
+    /// Fast memory while the budget has room, then slow memory.
+    fn alloc_unplanned(&self, align_bytes: u64, size_bytes: u64) -> Option<usize> {
+        let fast = if size_bytes < SLOT_MIN_BYTES {
+            self.counters.small_allocations.count();
+            self.memory.alloc_small(size_bytes, align_bytes)
+        } else {
+            self.counters.heap_allocations.count();
+            self.memory.alloc_heap(size_bytes, align_bytes, Tier::FAST)
+        };
+        fast.or_else(|| self.overflow(align_bytes, size_bytes))
+    }
+
+    /// A tensor or scratch is dead; false for an address that is not Sentinel's.
+    pub fn free(&self, addr: usize) -> bool {
+        if !self.memory.owns(addr) {
+            return false;
+        }
+        if let Some(Active { mode: Mode::Profiling(recorder), .. }) = self.active.load().as_deref() {
+            let own = current::get();
+            recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
+        }
+        match self.memory.free(addr) {
+            Freed::Block { size_bytes, tier } => {
+                if self.emulated.is_some() {
+                    self.note_temporary(size_bytes, tier);
+                }
+            }
+            Freed::NotOurs => {
+                self.counters.foreign_frees.count();
+                log::error!("sentinel: release of {addr:#x}, which is no live block; ignored");
+            }
+        }
+        true
+    }
+
+    fn note_temporary(&self, size_bytes: u64, tier: Tier) {
+        let kernel = current::get().kernel;
+        if kernel != NO_KERNEL {
+            let account = &self.temporaries[kernel as usize % TEMPORARY_ACCOUNTS];
+            let sum = if tier == Tier::FAST { &account.fast_bytes } else { &account.slow_bytes };
+            sum.fetch_add(size_bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The device's threads, for the cost model and the plan.
+    pub fn set_threads(&self, intra_op: u32, inter_op: u32) {
+        self.intra_op_threads.store(intra_op.max(1), Ordering::Relaxed);
+        self.inter_op_threads.store(inter_op.max(1), Ordering::Relaxed);
+    }
+
+    /// What `tf.sentinel.stats()` tells.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let budget = &self.memory.budget;
+        let steps = self.lock_steps();
+        let managed = steps.followed.as_deref();
+        Report {
+            active: true,
+            tiers: self.memory.tiers.kind().to_owned(),
+            slow_tier: self.memory.tiers.slow_name().to_owned(),
+            policy: self.options.policy.name().to_owned(),
+            state: steps.state.to_owned(),
+            fast_bytes_allowed: (budget.allowed() != u64::MAX).then(|| budget.allowed()),
+            fast_bytes_peak: budget.peak(),
+            fast_bytes_used: budget.used(),
+            fast_bytes_needed: steps.needed_bytes,
+            peak_bytes: steps.peak_bytes,
+            layers: managed.map_or(0, |managed| u64::from(managed.layers())),
+            layer_source: managed.map_or("", |managed| source_name(managed.layer_source)).to_owned(),
+            late_choice: managed.map_or("", |managed| managed.late_choice().name()).to_owned(),
+            trace_error: steps.trace_error.clone(),
+            message: steps.message.clone(),
+            ..Report::from_counters(&self.counters)
+        }
+    }
+
+    /// True when a resource that cannot be had must stop training.
+    pub(crate) fn strict(&self) -> bool {
+        self.options.failure == Failure::Strict
+    }
+}
+
+fn source_name(source: trace::LayerSource) -> &'static str {
+    match source {
+        trace::LayerSource::Marked => "marked",
+        trace::LayerSource::Inferred => "inferred",
+    }
+}
+
+pub(crate) fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,230 @@
+//! From a session's options to the process's one runtime.
+
+use crate::memory::Memory;
+use crate::options::{self, Failure, FastBudget, OptionError, Options, SlowTier};
+use crate::runtime::Runtime;
+use crate::tiers::emulated::EmulatedTiers;
+use crate::tiers::numa::{NumaTiers, SystemCalls};
+use place::Tiers;
+use plan::Machine;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use sys::topology::Topology;
+
+/// Machine profile whose migration speed the planner assumes for NUMA tiers.
+const NUMA_MACHINE: &str = "optane";
+
+static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
+static SETUP: Mutex<()> = Mutex::new(());
+static ADVICE: Mutex<Option<String>> = Mutex::new(None);
+
+/// Why a session cannot have what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// An option cannot be accepted.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// A second session wants something else than the first.
+    #[error(
+        "sentinel: {option} = {wanted}: the process already runs with {option} = {running}; accepted in one process is one \
+         set of options"
+    )]
+    Differs {
+        /// The field.
+        option: &'static str,
+        /// What this session wants.
+        wanted: String,
+        /// What the first one chose.
+        running: String,
+    },
+    /// A resource cannot be had.
+    #[error("sentinel: {option} = {value}: {reason}")]
+    Resource {
+        /// The field that asked for it.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What is missing, and what would do.
+        reason: String,
+    },
+}
+
+/// The process's runtime, when a session has set it up.
+#[must_use]
+pub fn runtime() -> Option<&'static Arc<Runtime>> {
+    RUNTIME.get()
+}
+
+/// The latest advice of a set-up that stepped down.
+#[must_use]
+pub fn advice() -> Option<String> {
+    ADVICE.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Sets Sentinel up for a session with this serialized `ConfigProto`. `None`: the session runs without it.
+///
+/// # Errors
+/// When an option cannot be accepted, when it differs from the running set-up's, or, with `STRICT`, when a resource
+/// cannot be had.
+pub fn configure(config: &[u8]) -> Result<Option<&'static Arc<Runtime>>, SetupError> {
+    let variables: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .collect();
+    start_log();
+    let Some(options) = options::parse(config, &variables)? else { return Ok(None) };
+    let _alone = SETUP.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = RUNTIME.get() {
+        same_options(&runtime.options, &options)?;
+        return Ok(Some(runtime));
+    }
+    if let Some(path) = &options.trace_path {
+        writable(path)?;
+    }
+    let failure = options.failure;
+    match build(options) {
+        Ok(runtime) => Ok(Some(RUNTIME.get_or_init(|| Arc::new(runtime)))),
+        Err(error) if failure == Failure::Strict => Err(error),
+        Err(error) => {
+            step_down(&error);
+            Ok(None)
+        }
+    }
+}
+
+fn start_log() {
+    let environment = env_logger::Env::new().filter_or("SENTINEL_LOG", "warn");
+    // A second session finds the logger in place.
+    if env_logger::Builder::from_env(environment).format_target(false).try_init().is_ok() {
+        log::debug!("sentinel {}", env!("CARGO_PKG_VERSION"));
+    }
+}
+
+fn step_down(error: &SetupError) {
+    let text = format!("{error}; training goes on without Sentinel");
+    let mut advice = ADVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    if advice.as_ref() != Some(&text) {
+        log::warn!("{text}");
+        *advice = Some(text);
+    }
+}
+
+fn same_options(running: &Options, wanted: &Options) -> Result<(), SetupError> {
+    let pairs: [(&'static str, String, String); 8] = [
+        ("fast", format!("{:?}", running.fast), format!("{:?}", wanted.fast)),
+        ("policy", running.policy.name().to_owned(), wanted.policy.name().to_owned()),
+        ("slow", format!("{:?}", running.slow), format!("{:?}", wanted.slow)),
+        ("fast_nodes", format!("{:?}", running.fast_nodes), format!("{:?}", wanted.fast_nodes)),
+        ("migration_gbps", format!("{:?}", running.migration_gbps), format!("{:?}", wanted.migration_gbps)),
+        ("warmup_steps", running.warmup_steps.to_string(), wanted.warmup_steps.to_string()),
+        ("failure", format!("{:?}", running.failure), format!("{:?}", wanted.failure)),
+        ("trace_path", format!("{:?}", running.trace_path), format!("{:?}", wanted.trace_path)),
+    ];
+    match pairs.into_iter().find(|(_, running, wanted)| running != wanted) {
+        Some((option, running, wanted)) => Err(SetupError::Differs { option, wanted, running }),
+        None => Ok(()),
+    }
+}
+
+/// A trace path that cannot be written is a mistake to find before training, not after the profiled step.
+fn writable(path: &Path) -> Result<(), SetupError> {
+    let existed = path.exists();
+    match std::fs::OpenOptions::new().append(true).create(true).open(path) {
+        Ok(_) => {
+            if !existed {
+                // The empty probe is of no use to anybody; if it cannot go, the trace replaces it.
+                drop(std::fs::remove_file(path));
+            }
+            Ok(())
+        }
+        Err(error) => Err(SetupError::Option(OptionError {
+            option: "trace_path".to_owned(),
+            value: path.display().to_string(),
+            accepted: format!("cannot be written ({error}); accepted is a file in a folder that can be written"),
+        })),
+    }
+}
+
+fn build(options: Options) -> Result<Runtime, SetupError> {
+    let topology = Topology::probe(Path::new("/sys/devices/system/node"));
+    let ram_bytes = sys::topology::total_ram_bytes().map_err(|error| resource(&options, &error))?;
+    let fast_bytes = match options.fast {
+        FastBudget::Bytes(bytes) => bytes,
+        FastBudget::Fraction(_) => 0,
+        FastBudget::Unlimited => u64::MAX,
+    };
+    let (tiers, emulated, machine): (Arc<dyn Tiers>, _, Machine) = match &options.slow {
+        SlowTier::Emulated(name) => {
+            let mut machine = Machine::by_name(name).map_err(|error| resource(&options, &error))?;
+            if let Some(gbps) = options.migration_gbps {
+                (machine.promote_gbps, machine.demote_gbps) = (gbps, gbps);
+            }
+            let tiers = Arc::new(EmulatedTiers::new(machine.clone(), format!("emulated:{name}")));
+            (Arc::clone(&tiers) as Arc<dyn Tiers>, Some(tiers), machine)
+        }
+        SlowTier::Nodes(list) => {
+            let topology = topology.map_err(|error| resource(&options, &error))?;
+            let (fast, slow) = choose_nodes(&topology, &options, list.as_ref())?;
+            let machine = Machine::by_name(NUMA_MACHINE).map_err(|error| resource(&options, &error))?;
+            (Arc::new(NumaTiers::new(SystemCalls, fast, slow)), None, machine)
+        }
+    };
+    let memory = Memory::reserve(tiers, 2 * ram_bytes, fast_bytes).map_err(|error| resource(&options, &error))?;
+    let shown = options.clone();
+    Runtime::assemble(options, Arc::new(memory), machine, emulated).map_err(|error| resource(&shown, &error))
+}
+
+fn resource(options: &Options, reason: &dyn std::fmt::Display) -> SetupError {
+    SetupError::Resource { option: "slow", value: slow_text(&options.slow), reason: reason.to_string() }
+}
+
+fn slow_text(slow: &SlowTier) -> String {
+    match slow {
+        SlowTier::Emulated(machine) => format!("emulated:{machine}"),
+        SlowTier::Nodes(Some(list)) => format!("node:{list}"),
+        SlowTier::Nodes(None) => "numa".to_owned(),
+    }
+}
+
+/// Fast and slow nodes: those asked for when they exist; else the CPU-less ones are slow, else node 1 with a warning.
+fn choose_nodes(
+    topology: &Topology,
+    options: &Options,
+    asked: Option<&sys::topology::NodeList>,
+) -> Result<(Vec<u32>, Vec<u32>), SetupError> {
+    let online: Vec<u32> = topology.nodes.iter().map(|node| node.id).collect();
+    let missing = |option: &'static str, value: String| SetupError::Resource {
+        option,
+        value,
+        reason: format!("no such node; this machine has node {online:?}; accepted is one of them, or emulated:MACHINE"),
+    };
+    let fast: Vec<u32> = options.fast_nodes.nodes().to_vec();
+    if fast.iter().any(|node| !online.contains(node)) {
+        return Err(missing("fast_nodes", format!("node:{}", options.fast_nodes)));
+    }
+    if let Some(list) = asked {
+        let slow = list.nodes().to_vec();
+        if slow.iter().any(|node| !online.contains(node)) {
+            return Err(missing("slow", format!("node:{list}")));
+        }
+        if let Some(both) = slow.iter().find(|node| fast.contains(node)) {
+            let reason = format!("node {both} is among the fast nodes; accepted is another node of {online:?}");
+            return Err(SetupError::Resource { option: "slow", value: format!("node:{list}"), reason });
+        }
+        return Ok((fast, slow));
+    }
+    let others = || topology.nodes.iter().filter(|node| !fast.contains(&node.id));
+    let memory_only: Vec<u32> = others().filter(|node| !node.has_cpus).map(|node| node.id).collect();
+    if !memory_only.is_empty() {
+        return Ok((fast, memory_only));
+    }
+    match others().next() {
+        Some(node) => {
+            log::warn!("sentinel: node {} is taken as slow memory, but it has CPUs of its own", node.id);
+            Ok((fast, vec![node.id]))
+        }
+        None => {
+            let reason = "this machine has one memory node; accepted are emulated:MACHINE, or a machine with two nodes";
+            Err(SetupError::Resource { option: "slow", value: "numa".to_owned(), reason: reason.to_owned() })
+        }
+    }
+}

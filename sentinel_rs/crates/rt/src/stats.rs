@@ -1,0 +1,163 @@
+//! Counters: what was asked, what was done, what failed. They are the truth that every report prints.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// A counter that any thread may add to.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn count(&self) {
+        self.add(1);
+    }
+
+    /// The sum so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of one process.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // Each is named after the key of `tf.sentinel.stats()` that documents it.
+pub struct Counters {
+    pub promoted_bytes: Counter,
+    pub demoted_bytes: Counter,
+    pub promote_asked_bytes: Counter,
+    pub demote_asked_bytes: Counter,
+    pub late_promotions: Counter,
+    pub slot_hits: Counter,
+    pub slot_misses_busy: Counter,
+    pub slot_misses_unknown: Counter,
+    pub slot_misses_size: Counter,
+    pub small_allocations: Counter,
+    pub heap_allocations: Counter,
+    pub overflow_bytes: Counter,
+    pub foreign_frees: Counter,
+    pub stall_ns: Counter,
+    pub emulated_delay_ns: Counter,
+    pub steps_seen: Counter,
+    pub steps_profiled: Counter,
+    pub steps_managed: Counter,
+    pub steps_unmanaged: Counter,
+    pub plans_made: Counter,
+    pub panics_caught: Counter,
+    errors_by_errno: Mutex<BTreeMap<i32, u64>>,
+}
+
+impl Counters {
+    /// Counts a failed system call or page by its errno.
+    pub fn failed(&self, errno: i32) {
+        let mut errors = self.errors_by_errno.lock().unwrap_or_else(PoisonError::into_inner);
+        *errors.entry(errno).or_insert(0) += 1;
+    }
+
+    /// The failures so far.
+    #[must_use]
+    pub fn errors_by_errno(&self) -> BTreeMap<i32, u64> {
+        self.errors_by_errno.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Slot hits as a share of the allocations that asked for a slot; `None` before the first one.
+    #[must_use]
+    pub fn slot_hit_rate(&self) -> Option<f64> {
+        let hits = self.slot_hits.get();
+        let misses = self.slot_misses_busy.get() + self.slot_misses_unknown.get() + self.slot_misses_size.get();
+        let asked = hits + misses;
+        #[allow(clippy::cast_precision_loss)] // a rate
+        (asked > 0).then(|| hits as f64 / asked as f64)
+    }
+}
+
+/// What `tf.sentinel.stats()` returns; the field names are its keys.
+#[derive(Debug, Default, Serialize)]
+#[allow(missing_docs)] // Documented for users in `tf.sentinel.stats`.
+pub struct Report {
+    pub active: bool,
+    pub tiers: String,
+    pub slow_tier: String,
+    pub policy: String,
+    pub state: String,
+    pub fast_bytes_allowed: Option<u64>,
+    pub fast_bytes_peak: u64,
+    pub fast_bytes_used: u64,
+    pub fast_bytes_needed: u64,
+    pub peak_bytes: u64,
+    pub promoted_bytes: u64,
+    pub demoted_bytes: u64,
+    pub promote_asked_bytes: u64,
+    pub demote_asked_bytes: u64,
+    pub late_promotions: u64,
+    pub slot_hits: u64,
+    pub slot_misses_busy: u64,
+    pub slot_misses_unknown: u64,
+    pub slot_misses_size: u64,
+    pub slot_hit_rate: Option<f64>,
+    pub small_allocations: u64,
+    pub heap_allocations: u64,
+    pub overflow_bytes: u64,
+    pub foreign_frees: u64,
+    pub stall_ns: u64,
+    pub emulated_delay_ns: u64,
+    pub steps_seen: u64,
+    pub steps_profiled: u64,
+    pub steps_managed: u64,
+    pub steps_unmanaged: u64,
+    pub plans_made: u64,
+    pub panics_caught: u64,
+    pub layers: u64,
+    pub layer_source: String,
+    pub late_choice: String,
+    pub errors_by_errno: BTreeMap<i32, u64>,
+    pub trace_error: Option<String>,
+    pub message: Option<String>,
+}
+
+impl Report {
+    /// A report with the counters filled in.
+    #[must_use]
+    pub fn from_counters(counters: &Counters) -> Report {
+        Report {
+            promoted_bytes: counters.promoted_bytes.get(),
+            demoted_bytes: counters.demoted_bytes.get(),
+            promote_asked_bytes: counters.promote_asked_bytes.get(),
+            demote_asked_bytes: counters.demote_asked_bytes.get(),
+            late_promotions: counters.late_promotions.get(),
+            slot_hits: counters.slot_hits.get(),
+            slot_misses_busy: counters.slot_misses_busy.get(),
+            slot_misses_unknown: counters.slot_misses_unknown.get(),
+            slot_misses_size: counters.slot_misses_size.get(),
+            slot_hit_rate: counters.slot_hit_rate(),
+            small_allocations: counters.small_allocations.get(),
+            heap_allocations: counters.heap_allocations.get(),
+            overflow_bytes: counters.overflow_bytes.get(),
+            foreign_frees: counters.foreign_frees.get(),
+            stall_ns: counters.stall_ns.get(),
+            emulated_delay_ns: counters.emulated_delay_ns.get(),
+            steps_seen: counters.steps_seen.get(),
+            steps_profiled: counters.steps_profiled.get(),
+            steps_managed: counters.steps_managed.get(),
+            steps_unmanaged: counters.steps_unmanaged.get(),
+            plans_made: counters.plans_made.get(),
+            panics_caught: counters.panics_caught.get(),
+            errors_by_errno: counters.errors_by_errno(),
+            ..Report::default()
+        }
+    }
+
+    /// As one line of JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+    }
+}

@@ -1,0 +1,15 @@
+//! Every system call that Sentinel makes, behind functions that are safe to call with any argument.
+//!
+//! May use the C library and the kernel's interface files; must not know tiers, plans or tensors. Each failing operation
+//! has its own variant of [`Error`]. Functions that can destroy contents accept only memory that [`memory::reserve`] gave
+//! out, and no Rust reference to such memory ever exists here, so the compiler's rules about references hold.
+
+pub mod abi;
+pub mod clock;
+mod error;
+pub mod memory;
+pub mod numa;
+pub mod process;
+pub mod topology;
+
+pub use error::{errno_text, Error};

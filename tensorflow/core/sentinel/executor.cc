@@ -1,0 +1,147 @@
+#define EIGEN_USE_THREADS
+#include "tensorflow/core/sentinel/executor.h"
+
+#include <memory>
+#include <utility>
+
+#include "ffi/src/bridge.rs.h"
+#include "tensorflow/core/common_runtime/executor.h"
+#include "tensorflow/core/framework/function.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/graph/graph.h"
+#include "tensorflow/core/lib/hash/hash.h"
+
+namespace sentinel {
+namespace {
+
+using tensorflow::Executor;
+using tensorflow::Graph;
+using tensorflow::LocalExecutorParams;
+using tensorflow::OpKernel;
+using tensorflow::Status;
+
+// Lets one operation of a profiled step run at a time. An operation that waits for another one would wait forever, so
+// whoever stands at the gate for a second goes through.
+class SerialGate {
+ public:
+  void Pass(const std::function<void()>& work) {
+    bool entered = false;
+    {
+      tensorflow::mutex_lock lock(mutex_);
+      if (busy_) tensorflow::WaitForMilliseconds(&lock, &free_, kPatienceMs);
+      entered = !busy_;
+      if (entered) busy_ = true;
+    }
+    work();
+    if (entered) {
+      tensorflow::mutex_lock lock(mutex_);
+      busy_ = false;
+      free_.notify_one();
+    }
+  }
+
+ private:
+  static constexpr tensorflow::int64 kPatienceMs = 1000;
+  tensorflow::mutex mutex_;
+  tensorflow::condition_variable free_;
+  bool busy_ = false;
+};
+
+// Steps with inputs of the same types and shapes have the same signature.
+uint64_t SignatureOf(const tensorflow::CallFrameInterface* frame) {
+  uint64_t signature = 0;
+  if (frame == nullptr) return signature;
+  for (size_t i = 0; i < frame->num_args(); ++i) {
+    tensorflow::Tensor argument;
+    if (!frame->GetArg(static_cast<int>(i), &argument).ok()) continue;
+    signature = tensorflow::Hash64Combine(signature, static_cast<uint64_t>(argument.dtype()));
+    for (int d = 0; d < argument.dims(); ++d) {
+      signature = tensorflow::Hash64Combine(signature, static_cast<uint64_t>(argument.dim_size(d)));
+    }
+  }
+  return signature;
+}
+
+class SentinelExecutor : public Executor {
+ public:
+  SentinelExecutor(Executor* inner, uint64_t graph) : inner_(inner), graph_(graph) {}
+
+  // Its kernels go first, then the graph's plans.
+  ~SentinelExecutor() override {
+    inner_.reset();
+    graph_closes(graph_);
+  }
+
+  void RunAsync(const Args& args, DoneCallback done) override {
+    const StepStart start = step_begins(graph_, args.step_id, SignatureOf(args.call_frame));
+    if (!start.stop.empty()) {
+      done(tensorflow::errors::FailedPrecondition(tensorflow::string(start.stop)));
+      return;
+    }
+    Args own = args;
+    if (start.serial) {
+      auto gate = std::make_shared<SerialGate>();
+      Args::Runner runner = args.runner;
+      own.runner = [gate, runner](Args::Closure work) { runner([gate, work]() { gate->Pass(work); }); };
+    }
+    const uint32_t tag = start.tag;
+    inner_->RunAsync(own, [tag, done](const Status& status) {
+      if (tag != 0) step_ends(tag, status.ok());
+      done(status);
+    });
+  }
+
+ private:
+  std::unique_ptr<Executor> inner_;
+  const uint64_t graph_;
+};
+
+uint64_t Announce(const Graph& graph) {
+  rust::Vec<rust::String> names;
+  names.reserve(graph.num_node_ids());
+  for (int id = 0; id < graph.num_node_ids(); ++id) {
+    const tensorflow::Node* node = graph.FindNodeId(id);
+    names.push_back(node == nullptr ? rust::String() : rust::String::lossy(node->name()));
+  }
+  std::vector<Edge> edges;
+  edges.reserve(graph.num_edges());
+  for (const tensorflow::Edge* edge : graph.edges()) {
+    edges.push_back({static_cast<uint32_t>(edge->src()->id()), static_cast<uint32_t>(edge->dst()->id())});
+  }
+  return graph_opens(names, {edges.data(), edges.size()});
+}
+
+class SentinelExecutorFactory : public tensorflow::ExecutorFactory {
+ public:
+  Status NewExecutor(const LocalExecutorParams& params, std::unique_ptr<const Graph> graph,
+                     std::unique_ptr<Executor>* executor) override {
+    LocalExecutorParams own = params;
+    const auto create = params.create_kernel;
+    const auto remove = params.delete_kernel;
+    own.create_kernel = [create](const tensorflow::NodeDef& node, OpKernel** kernel) {
+      TF_RETURN_IF_ERROR(create(node, kernel));
+      kernel_held(reinterpret_cast<size_t>(*kernel), {node.name().data(), node.name().size()},
+                  {node.op().data(), node.op().size()});
+      return Status::OK();
+    };
+    own.delete_kernel = [remove](OpKernel* kernel) {
+      kernel_released(reinterpret_cast<size_t>(kernel));
+      remove(kernel);
+    };
+    const uint64_t number = Announce(*graph);
+    Executor* inner = nullptr;
+    const Status status = tensorflow::NewLocalExecutor(own, std::move(graph), &inner);
+    if (!status.ok()) {
+      graph_closes(number);
+      return status;
+    }
+    executor->reset(new SentinelExecutor(inner, number));
+    return Status::OK();
+  }
+};
+
+}  // namespace
+
+tensorflow::ExecutorFactory* NewExecutorFactory() { return new SentinelExecutorFactory; }
+
+}  // namespace sentinel

@@ -1,0 +1,72 @@
+#define EIGEN_USE_THREADS
+#include "tensorflow/core/sentinel/touches.h"
+
+#include "tensorflow/core/common_runtime/dma_helper.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/resource_var.h"
+
+namespace sentinel {
+namespace {
+
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+
+// The root buffer's begin sees through views: a reshaped or sliced tensor names the block it lives in.
+void Append(const Tensor& tensor, bool write, Touches* touches) {
+  if (!tensor.IsInitialized() || tensor.TotalBytes() == 0) return;
+  const tensorflow::TensorBuffer* buffer = tensorflow::DMAHelper::buffer(&tensor);
+  if (buffer == nullptr) return;
+  auto* root = const_cast<tensorflow::TensorBuffer*>(buffer)->root_buffer();
+  touches->push_back({reinterpret_cast<size_t>(root->data()), tensor.TotalBytes(), write});
+}
+
+// Kernels that take a resource and write its variable say so in their names only.
+bool WritesResources(const tensorflow::string& type) {
+  return tensorflow::str_util::StartsWith(type, "ResourceApply") ||
+         tensorflow::str_util::StartsWith(type, "ResourceSparseApply") ||
+         tensorflow::str_util::StartsWith(type, "ResourceScatter") ||
+         tensorflow::str_util::StartsWith(type, "AssignAdd") || tensorflow::str_util::StartsWith(type, "AssignSub");
+}
+
+void AppendResource(OpKernelContext* context, const Tensor& handle, bool writes, Touches* touches) {
+  if (!handle.IsInitialized() || handle.NumElements() != 1) return;
+  tensorflow::Var* variable = nullptr;
+  if (!LookupResource(context, handle.scalar<tensorflow::ResourceHandle>()(), &variable).ok()) return;
+  tensorflow::core::ScopedUnref unref(variable);
+  tensorflow::tf_shared_lock lock(*variable->mu());
+  Append(*variable->tensor(), false, touches);
+  if (writes) Append(*variable->tensor(), true, touches);
+}
+
+}  // namespace
+
+void AppendInputs(OpKernelContext* context, Touches* touches) {
+  const bool writes_resources = WritesResources(context->op_kernel().type_string());
+  for (int i = 0; i < context->num_inputs(); ++i) {
+    if (!context->has_input(i)) continue;
+    if (context->input_is_ref(i)) {
+      // A kernel asks for a reference only to update it.
+      const Tensor variable = context->mutable_input(i, /*lock_held=*/false);
+      Append(variable, false, touches);
+      Append(variable, true, touches);
+      continue;
+    }
+    const Tensor& input = context->input(i);
+    if (input.dtype() == tensorflow::DT_RESOURCE) {
+      AppendResource(context, input, writes_resources, touches);
+    } else {
+      Append(input, false, touches);
+    }
+  }
+}
+
+void AppendOutputs(OpKernelContext* context, Touches* touches) {
+  for (int i = 0; i < context->num_outputs(); ++i) {
+    // References were counted as inputs.
+    if (tensorflow::IsRefType(context->expected_output_dtype(i))) continue;
+    const Tensor* output = context->mutable_output(i);
+    if (output != nullptr) Append(*output, true, touches);
+  }
+}
+
+}  // namespace sentinel

@@ -1,0 +1,205 @@
+"""Makes a wheel of the official TensorFlow 1.13.1 with Sentinel inside: a drop-in replacement, version 1.13.1+sentinel.
+
+Usage: repack.py --stock WHEEL --library libsentinel.so --out FOLDER
+
+Runs under the Python of tools/dev's tool environment, which has protoc. The same inputs give the same bytes.
+"""
+
+import argparse
+import hashlib
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import platform_tag
+import wheelfile
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+STOCK_LOCK = ROOT / "third_party" / "tensorflow" / "stock.lock"
+PYTHON_API = ROOT / "tensorflow" / "python" / "sentinel"
+SCHEMA = ROOT / "tensorflow" / "core" / "protobuf" / "sentinel.proto"
+
+STOCK_VERSION = "1.13.1"
+VERSION = "1.13.1+sentinel"
+PYTHON_TAG = "cp37-cp37m"
+STOCK_TAG = PYTHON_TAG + "-manylinux1_x86_64"
+# Where the files of package tensorflow are in the wheel; the folder carries the wheel's version.
+STOCK_DATA = "tensorflow-%s.data/purelib/" % STOCK_VERSION
+DATA = "tensorflow-%s.data/purelib/" % VERSION
+STOCK_INFO = "tensorflow-%s.dist-info/" % STOCK_VERSION
+INFO = "tensorflow-%s.dist-info/" % VERSION
+# Releases of these that TensorFlow 1.13.1 does not work with. `pip install` of the official wheel chooses them.
+CAPS = {"numpy": "<1.17", "protobuf": "<3.21"}
+ACCEPTED = "only the official tensorflow-%s-%s.whl is accepted" % (STOCK_VERSION, STOCK_TAG)
+
+
+class Refused(Exception):
+    """The input is not the wheel that Sentinel is made for. The text says what it is instead."""
+
+
+def stock_sha256():
+    """The sha256 of the accepted wheel, in hexadecimal, from the one place that pins it."""
+    return STOCK_LOCK.read_text().rsplit("sha256:", 1)[1].strip()
+
+
+def check_stock(path, sha256):
+    """Raises Refused, with a text that names what the file is, unless it is the wheel with this checksum."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Refused("%s cannot be read: %s" % (path, error.strerror)) from error
+    if hashlib.sha256(content).hexdigest() == sha256:
+        return
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            names = archive.namelist()
+            info = next(
+                name.split("/")[0]
+                for name in names
+                if re.match(r"[^/]+\.dist-info/METADATA$", name)
+            )
+            metadata = archive.read(info + "/METADATA").decode()
+            tags = archive.read(info + "/WHEEL").decode()
+    except (zipfile.BadZipFile, StopIteration, KeyError, UnicodeDecodeError) as error:
+        raise Refused("%s is not a wheel, or it is damaged: %s" % (path, ACCEPTED)) from error
+    raise Refused("%s is %s: %s" % (path, _what_it_is(metadata, tags, names), ACCEPTED))
+
+
+def _what_it_is(metadata, tags, names):
+    """Describes a wheel that is not the accepted one by the first thing that makes it differ."""
+    name = _header("Name", metadata)
+    version = _header("Version", metadata)
+    tag = _header("Tag", tags)
+    if "gpu" in name.lower():
+        return "a GPU build (%s %s)" % (name, version)
+    if re.search("mkl|intel", name.lower()) or any(
+        re.search(r"lib(mklml|iomp5)", each) for each in names
+    ):
+        return "an MKL build (%s %s)" % (name, version)
+    if name != "tensorflow":
+        return "%s %s" % (name, version)
+    if version == VERSION:
+        return "repacked already (tensorflow %s)" % version
+    if version != STOCK_VERSION:
+        return "tensorflow %s" % version
+    if tag != STOCK_TAG:
+        return "tensorflow %s for %s" % (version, tag)
+    return (
+        "not the official file, though it calls itself tensorflow %s (its sha256 differs)" % version
+    )
+
+
+def _header(name, text):
+    """The value of the first header line with this name, or an empty string."""
+    match = re.search(r"^%s: *(.*?)\s*$" % name, text, re.MULTILINE)
+    return match.group(1) if match else ""
+
+
+def repack(stock, additions, tag):
+    """Returns the members of the wheel with Sentinel.
+
+    Args:
+      stock: members of the official wheel by name, see wheelfile.read.
+      additions: contents (bytes) of the files that are added or replaced, by path, such as `tensorflow/libsentinel.so`.
+      tag: platform tag, such as `manylinux_2_34_x86_64`.
+    """
+    members = {}
+    for each in stock.values():
+        name = _renamed(each.name)
+        if name != INFO + "RECORD":
+            members[name] = each._replace(name=name)
+    for path, content in additions.items():
+        mode = 0o755 if path.endswith(".so") else 0o644
+        members[DATA + path] = wheelfile.member(DATA + path, content, mode)
+    metadata = _metadata(stock[STOCK_INFO + "METADATA"].content().decode())
+    wheel = _once(
+        "Tag: " + STOCK_TAG,
+        "Tag: %s-%s" % (PYTHON_TAG, tag),
+        stock[STOCK_INFO + "WHEEL"].content().decode(),
+    )
+    texts = {"METADATA": metadata, "WHEEL": wheel, "NOTICE": (HERE / "NOTICE").read_text()}
+    for name, text in texts.items():
+        members[INFO + name] = wheelfile.member(INFO + name, text.encode())
+    ordered = sorted(members.values())
+    return ordered + [wheelfile.record(ordered, INFO + "RECORD")]
+
+
+def _renamed(name):
+    """The member's name under the new version."""
+    for old, new in ((STOCK_DATA, DATA), (STOCK_INFO, INFO)):
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return name.replace("tensorflow-%s.data/" % STOCK_VERSION, "tensorflow-%s.data/" % VERSION, 1)
+
+
+def _metadata(text):
+    """METADATA with the new version and the caps on requirements."""
+    text = _once("\nVersion: %s\n" % STOCK_VERSION, "\nVersion: %s\n" % VERSION, text)
+    for name, cap in CAPS.items():
+        bound = re.search(r"^Requires-Dist: %s \((.*)\)$" % name, text, re.MULTILINE)
+        if not bound:
+            raise ValueError("the official wheel does not require %s" % name)
+        text = _once(
+            bound.group(0), "Requires-Dist: %s (%s,%s)" % (name, bound.group(1), cap), text
+        )
+    return text
+
+
+def _once(old, new, text):
+    """Replaces the only occurrence of `old`."""
+    if text.count(old) != 1:
+        raise ValueError("expected %r once, found it %d times" % (old, text.count(old)))
+    return text.replace(old, new)
+
+
+def additions_for(stock, library, generated):
+    """Contents of the files that are added or replaced, by path.
+
+    Args:
+      stock: members of the official wheel by name.
+      library: contents of libsentinel.so.
+      generated: contents of the generated message classes by path.
+    """
+    additions = dict(generated)
+    additions["tensorflow/libsentinel.so"] = library
+    for source in sorted(PYTHON_API.glob("*.py")):
+        additions["tensorflow/python/sentinel/" + source.name] = source.read_bytes()
+    tails = {
+        "tensorflow/__init__.py": "init_tail.py",
+        "tensorflow/python/pywrap_tensorflow.py": "pywrap_tensorflow_tail.py",
+    }
+    for path, tail in tails.items():
+        additions[path] = stock[STOCK_DATA + path].content() + (HERE / tail).read_bytes()
+    return additions
+
+
+def main(arguments):
+    """Repacks as the command line says and prints the new wheel's path."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--stock", type=Path, required=True, help="the official wheel")
+    parser.add_argument("--library", type=Path, required=True, help="libsentinel.so")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the new wheel")
+    options = parser.parse_args(arguments)
+    try:
+        check_stock(options.stock, stock_sha256())
+    except Refused as refused:
+        return "repack.py: %s" % refused
+    # protoc is needed only from here on, and a refusal should not need it.
+    import protos
+
+    stock = wheelfile.read(options.stock)
+    generated = protos.generate(lambda path: stock[STOCK_DATA + path].content(), SCHEMA)
+    additions = additions_for(stock, options.library.read_bytes(), generated)
+    tag = platform_tag.platform_tag(options.library)
+    members = repack(stock, additions, tag)
+    options.out.mkdir(parents=True, exist_ok=True)
+    wheel = options.out / ("tensorflow-%s-%s-%s.whl" % (VERSION, PYTHON_TAG, tag))
+    wheelfile.write(wheel, members)
+    print(wheel)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

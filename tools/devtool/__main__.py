@@ -1,0 +1,33 @@
+"""Entry point of tools/dev: one command, with its options, and one line when it cannot be carried out."""
+
+import sys
+
+import commands
+import tests
+from util import Stop
+
+COMMANDS = {
+    "setup": commands.setup,
+    "demo": commands.demo,
+    "test": tests.run,
+    "check": commands.check,
+    "bench": commands.bench,
+    "lock": commands.lock,
+    "clean": commands.clean,
+    # For scripts: prints the Python 3.7 that setup would use.
+    "python": commands.print_python,
+}
+
+
+def main():
+    """Runs the command and returns the exit code."""
+    try:
+        return COMMANDS[sys.argv[1]](sys.argv[2:])
+    except Stop as stop:
+        print("tools/dev: %s" % stop, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("tools/dev: interrupted", file=sys.stderr)
+    return 1
+
+
+sys.exit(main())

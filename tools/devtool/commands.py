@@ -1,0 +1,179 @@
+"""The commands of tools/dev, each a function that takes the rest of the command line and returns an exit code."""
+
+import shutil
+import subprocess
+import time
+
+import plugin
+import venvs
+from pythons import find_python
+from util import (
+    BUILD,
+    ROOT,
+    STOCK_VENV,
+    TOOLS_VENV,
+    VENV,
+    Stop,
+    clean_env,
+    is_fresh,
+    key_of,
+    need_programs,
+    run_logged,
+    say,
+    write_stamp,
+)
+
+PIP_PACKAGE = ROOT / "tensorflow" / "tools" / "pip_package"
+PYTHON_API = ROOT / "tensorflow" / "python" / "sentinel"
+SCHEMA = ROOT / "tensorflow" / "core" / "protobuf" / "sentinel.proto"
+WHEELS = BUILD / "wheel"
+
+
+def setup(arguments=()):
+    """Makes everything that a checkout needs to run; what is up to date is left alone."""
+    _no_arguments("setup", arguments)
+    began = time.monotonic()
+    need_programs("cargo", "g++", "nm", "ldd", "readelf")
+    python = find_python()
+    runtime_lock = venvs.TOOLS / "requirements.lock"
+    make_tools_venv(python)
+    venvs.make_venv(STOCK_VENV, python, runtime_lock)
+    venvs.make_venv(VENV, python, runtime_lock)
+    stock_key = venvs.stock_sha256()
+    if not is_fresh(STOCK_VENV / "sentinel-wheel", stock_key):
+        venvs.install_wheel(STOCK_VENV, venvs.stock_wheel(tools_python()), stock_key)
+    library = plugin.build_plugin()
+    wheel, wheel_key = _repack(library)
+    venvs.install_wheel(VENV, wheel, wheel_key)
+    say("ready after %.1f s" % (time.monotonic() - began))
+    return 0
+
+
+def make_tools_venv(python):
+    """Makes the environment with protoc, ruff, clang-format and pip-compile."""
+    venvs.make_venv(TOOLS_VENV, python, venvs.TOOLS / "requirements-tools.lock")
+
+
+def tools_python():
+    """The Python that has protoc and runs build steps."""
+    return TOOLS_VENV / "bin" / "python"
+
+
+def _repack(library):
+    """Brings the wheel with Sentinel up to date. Returns its path and a key of its inputs."""
+    inputs = sorted(PIP_PACKAGE.glob("*")) + sorted(PYTHON_API.glob("*.py")) + [SCHEMA]
+    inputs = [path for path in inputs if path.is_file()]
+    key = key_of([str(path) for path in inputs], venvs.stock_sha256(), library, *inputs)
+    stamp = WHEELS / "key"
+    made = sorted(WHEELS.glob("*.whl"))
+    if len(made) == 1 and is_fresh(stamp, key):
+        return made[0], key
+    say("repacking TensorFlow with Sentinel")
+    for old in made:
+        old.unlink()
+    stock = venvs.stock_wheel(tools_python())
+    command = [
+        tools_python(),
+        PIP_PACKAGE / "repack.py",
+        "--stock",
+        stock,
+        "--library",
+        library,
+        "--out",
+        WHEELS,
+    ]
+    run_logged("repack", command)
+    write_stamp(stamp, key)
+    return next(WHEELS.glob("*.whl")), key
+
+
+def demo(arguments):
+    """Runs the demo in the environment with Sentinel; its options are those of examples/demo.py."""
+    setup()
+    return _call([VENV / "bin" / "python", ROOT / "examples" / "demo.py"] + list(arguments))
+
+
+def bench(arguments):
+    """Runs one benchmark by name, or lists them."""
+    names = sorted(path.stem for path in (ROOT / "bench").glob("*.py"))
+    if not arguments or arguments[0] not in names:
+        have = ", ".join(names) if names else "none yet"
+        if arguments:
+            raise Stop("there is no benchmark '%s'; there are: %s" % (arguments[0], have))
+        print("benchmarks: " + have)
+        return 0
+    setup()
+    return _call(
+        [VENV / "bin" / "python", ROOT / "bench" / (arguments[0] + ".py")] + list(arguments[1:])
+    )
+
+
+def check(arguments):
+    """Runs every formatter in its checking mode and every linter; tells which of them object."""
+    _no_arguments("check", arguments)
+    need_programs("cargo", "g++")
+    make_tools_venv(find_python())
+    tools = TOOLS_VENV / "bin"
+    rust, rust_env = plugin.CARGO_WORKSPACE, plugin.cargo_env()
+    clippy = ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]
+    steps = [
+        ("cargo fmt", ["cargo", "fmt", "--all", "--check"], rust, rust_env),
+        ("cargo clippy", clippy, rust, rust_env),
+        ("ruff check", [tools / "ruff", "check", "."], ROOT, clean_env()),
+        ("ruff format", [tools / "ruff", "format", "--check", "."], ROOT, clean_env()),
+    ]
+    shim = sorted(path for path in plugin.SHIM.glob("*") if path.suffix in (".cc", ".h"))
+    if shim:
+        command = [tools / "clang-format", "--dry-run", "-Werror"] + shim
+        steps.append(("clang-format", command, ROOT, clean_env()))
+    failed = []
+    for name, command, folder, env in steps:
+        say(name)
+        if subprocess.call([str(part) for part in command], cwd=str(folder), env=env):
+            failed.append(name)
+    if failed:
+        raise Stop("these object: %s" % ", ".join(failed))
+    say("all checks pass")
+    return 0
+
+
+def lock(arguments):
+    """Compiles the lock files anew. Versions stay as they are unless the .in file asks for others."""
+    _no_arguments("lock", arguments)
+    make_tools_venv(find_python())
+    flags = ["--quiet", "--generate-hashes", "--allow-unsafe", "--no-header", "--strip-extras"]
+    flags += ["--no-emit-index-url", "--no-emit-find-links", "--resolver=backtracking"]
+    for source in sorted(venvs.TOOLS.glob("*.in")):
+        target = source.with_suffix(".lock")
+        say("%s -> %s" % (source.name, target.name))
+        command = [TOOLS_VENV / "bin" / "pip-compile"] + flags + ["-o", target.name, source.name]
+        run_logged("lock", command, cwd=str(venvs.TOOLS))
+    return 0
+
+
+def clean(arguments):
+    """Removes what the other commands made in this checkout; downloads are kept for the next one."""
+    _no_arguments("clean", arguments)
+    for folder in (VENV, STOCK_VENV, BUILD, plugin.CARGO_WORKSPACE / "target"):
+        if folder.exists():
+            say("removing %s" % folder.relative_to(ROOT))
+            shutil.rmtree(str(folder))
+    return 0
+
+
+def print_python(arguments):
+    """Prints the path of the Python 3.7 that setup would use."""
+    _no_arguments("python", arguments)
+    print(find_python())
+    return 0
+
+
+def _call(command):
+    """Runs a program in the foreground, from the top of the checkout, and returns its exit code."""
+    return subprocess.call([str(part) for part in command], cwd=str(ROOT), env=clean_env())
+
+
+def _no_arguments(name, arguments):
+    """Stops when a command that has no options was given some."""
+    if arguments:
+        raise Stop("%s takes no options, but got: %s" % (name, " ".join(arguments)))
