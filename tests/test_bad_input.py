@@ -49,7 +49,10 @@ BAD_OPTIONS = {
     "unparsable node": ({"slow": "node:x"}, ["slow", "node:x", "node:N"]),
     "unparsable fast node": ({"fast_nodes": "first"}, ["fast_nodes", "first", "node:N"]),
     "negative bytes": ({"fast_fraction": 0, "fast_bytes": -5}, ["fast_bytes", "-5", "above 0"]),
-    "bytes and share": ({"fast_bytes": 5 * MIB}, ["fast_bytes", "fast_fraction", str(5 * MIB), "0.5"]),
+    "bytes and share": (
+        {"fast_bytes": 5 * MIB},
+        ["fast_bytes", "fast_fraction", str(5 * MIB), "0.5"],
+    ),
     "share above one": ({"fast_fraction": 1.5}, ["fast_fraction", "1.5", "above 0", "at most 1"]),
     "negative share": ({"fast_fraction": -0.2}, ["fast_fraction", "-0.2", "above 0", "at most 1"]),
     "negative bandwidth": ({"migration_gbps": -1}, ["migration_gbps", "-1", "above 0"]),
@@ -67,14 +70,26 @@ def test_a_bad_option_stops_before_training(train, case):
 
 
 BAD_VARIABLES = {
-    "unknown variable": ({"SENTINEL_XYZ": "1"}, ["SENTINEL_XYZ", "1", "SENTINEL_FAST", "SENTINEL_SLOW"]),
+    "unknown variable": (
+        {"SENTINEL_XYZ": "1"},
+        ["SENTINEL_XYZ", "1", "SENTINEL_FAST", "SENTINEL_SLOW"],
+    ),
     "unparsable budget": ({"SENTINEL_FAST": "lots"}, ["SENTINEL_FAST", "lots", "20%", "G"]),
     "share above all": ({"SENTINEL_FAST": "120%"}, ["SENTINEL_FAST", "120%", "100%"]),
     "unknown policy": ({"SENTINEL_POLICY": "best"}, ["olicy", "best", "hpca21", "first_touch"]),
     "unknown slow tier": ({"SENTINEL_SLOW": "disk"}, ["disk", "emulated:MACHINE", "numa", "node:"]),
-    "unknown failure mode": ({"SENTINEL_FAILURE": "loud"}, ["SENTINEL_FAILURE", "loud", "advisory", "strict", "off"]),
-    "unparsable steps": ({"SENTINEL_WARMUP_STEPS": "few"}, ["SENTINEL_WARMUP_STEPS", "few", "from 0"]),
-    "unparsable bandwidth": ({"SENTINEL_MIGRATION_GBPS": "fast"}, ["SENTINEL_MIGRATION_GBPS", "fast", "10^9 bytes"]),
+    "unknown failure mode": (
+        {"SENTINEL_FAILURE": "loud"},
+        ["SENTINEL_FAILURE", "loud", "advisory", "strict", "off"],
+    ),
+    "unparsable steps": (
+        {"SENTINEL_WARMUP_STEPS": "few"},
+        ["SENTINEL_WARMUP_STEPS", "few", "from 0"],
+    ),
+    "unparsable bandwidth": (
+        {"SENTINEL_MIGRATION_GBPS": "fast"},
+        ["SENTINEL_MIGRATION_GBPS", "fast", "10^9 bytes"],
+    ),
     "neither on nor off": ({"SENTINEL": "yes"}, ["SENTINEL", "yes", "0", "1"]),
 }
 
@@ -124,7 +139,9 @@ def test_a_missing_node_stops_a_strict_training(train):
 def test_a_missing_node_is_said_once_and_training_goes_on(train):
     finished = train({"fast_fraction": 0.5}, sessions=2, SENTINEL_SLOW="node:9")
     stats = stats_of(finished)
-    said = [line for line in finished.err.splitlines() if all(part in line for part in MISSING_NODE)]
+    said = [
+        line for line in finished.err.splitlines() if all(part in line for part in MISSING_NODE)
+    ]
     assert len(said) == 1, finished.text
     assert not stats["active"], stats
     assert "node:9" in stats["message"], stats
@@ -137,7 +154,9 @@ def test_failure_off_takes_no_part(train):
 
 def test_too_little_fast_memory_stops_a_strict_training(train):
     too_little = 64 << 10
-    finished = train({**EMULATED, "fast_fraction": 0, "fast_bytes": too_little, "failure": "STRICT"})
+    finished = train(
+        {**EMULATED, "fast_fraction": 0, "fast_bytes": too_little, "failure": "STRICT"}
+    )
     assert_refused(finished, ["fast_bytes", str(too_little), "needs at least"])
 
 

@@ -1,43 +1,89 @@
-"""How the native library comes into a process: early from the wheel, late into a stock TensorFlow, once, or not at all."""
+"""How the native library comes into a process: early with the wheel, late, once, or not at all."""
 
 import json
 import shutil
-import subprocess
+from pathlib import Path
 
 import pytest
 
-PREAMBLE = """
-import json, sys
-import numpy as np
-import tensorflow as tf
-
-def train(steps):
-    x = tf.placeholder(tf.float32, [512, 256])
-    w = tf.get_variable("w", [256, 256], initializer=tf.random_normal_initializer(seed=1))
-    hidden = tf.tanh(tf.matmul(tf.tanh(tf.matmul(x, w)), w))
-    loss = tf.reduce_mean(tf.square(hidden))
-    step = tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        for _ in range(steps):
-            value, _ = session.run([loss, step], {x: np.ones((512, 256), np.float32)})
-    return float(value)
-"""
-
-LOAD_SECOND_COPY = """
-print(train(3))
-try:
-    tf.load_op_library(sys.argv[1])
-except Exception as error:
-    print("refused:", error)
-print(train(3)) if False else None
-"""
+LOADING = Path(__file__).parent / "scenarios/loading.py"
+SETTINGS = {
+    "SENTINEL_FAST": "50%",
+    "SENTINEL_SLOW": "emulated:optane",
+    "SENTINEL_WARMUP_STEPS": "1",
+}
 
 
 @pytest.fixture(scope="session")
-def library(sentinel_python):
-    """The native library inside the wheel with Sentinel, as a path."""
+def library(start, sentinel_python):
+    """The native library inside the wheel with Sentinel."""
     code = "import os, tensorflow; print(os.path.dirname(tensorflow.__file__))"
-    command = [str(sentinel_python), "-W", "ignore", "-c", code]
-    folder = subprocess.run(command, check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout.strip()
-    return folder + "/libsentinel.so"
+    finished = start(sentinel_python, "-c", code).wait()
+    finished.assert_clean()
+    return Path(finished.out.strip()) / "libsentinel.so"
+
+
+@pytest.fixture(scope="session")
+def stock_losses(start, stock_python):
+    finished = start(stock_python, LOADING, "import").wait()
+    finished.assert_clean()
+    return json.loads(finished.out.splitlines()[-1])["after"]
+
+
+@pytest.mark.parametrize("moment", ["import", "session", "devices"])
+def test_late_loading_into_stock_tensorflow(start, stock_python, library, stock_losses, moment):
+    """TensorFlow ends the process when its allocator is replaced after the first allocation; Sentinel must not try."""
+    finished = start(stock_python, LOADING, moment, library, **SETTINGS).wait()
+    finished.assert_clean()
+    assert f"loaded {library}" in finished.out
+    result = json.loads(finished.out.splitlines()[-1])
+    assert result["after"] == stock_losses
+    assert result["before"] in (None, stock_losses)
+    assert result["stats"]["active"], result
+    assert result["stats"]["steps_managed"] > 0, result
+
+
+def test_late_loading_after_eager_operations(start, stock_python, library, stock_losses):
+    finished = start(stock_python, LOADING, "eager", library, **SETTINGS).wait()
+    finished.assert_clean()
+    result = json.loads(finished.out.splitlines()[-1])
+    assert result["after"] == stock_losses
+    assert result["stats"]["steps_managed"] > 0, result
+
+
+def test_a_second_copy_is_refused_and_the_first_goes_on(
+    start, sentinel_python, library, stock_losses, tmp_path
+):
+    copy = tmp_path / "libsentinel.so"
+    shutil.copy(str(library), str(copy))
+    finished = start(sentinel_python, LOADING, "session", copy, **SETTINGS).wait()
+    finished.assert_clean()
+    refusals = [line for line in finished.out.splitlines() if line.startswith(f"refused {copy}")]
+    assert len(refusals) == 1, finished.text
+    assert "already" in refusals[0], finished.text
+    result = json.loads(finished.out.splitlines()[-1])
+    assert (result["before"], result["after"]) == (stock_losses, stock_losses)
+
+
+def test_two_late_copies_are_one_too_many(start, stock_python, library, stock_losses, tmp_path):
+    copy = tmp_path / "other.so"
+    shutil.copy(str(library), str(copy))
+    finished = start(stock_python, LOADING, "import", library, copy, **SETTINGS).wait()
+    finished.assert_clean()
+    assert f"loaded {library}" in finished.out, finished.text
+    assert f"refused {copy}" in finished.out, finished.text
+    assert json.loads(finished.out.splitlines()[-1])["after"] == stock_losses
+
+
+def test_switched_off_it_is_not_even_loaded(start, sentinel_python):
+    code = (
+        "import json, tensorflow as tf\n"
+        "x = tf.sentinel.add_layer(tf.constant([1.0, 2.0]))\n"
+        "with tf.Session() as session:\n"
+        "    session.run([tf.sentinel.start_profile(), x, tf.gradients(x * x, x)[0], tf.sentinel.end_profile()])\n"
+        "assert 'libsentinel' not in open('/proc/self/maps').read()\n"
+        "print(json.dumps(tf.sentinel.stats()))\n"
+    )
+    finished = start(sentinel_python, "-c", code, SENTINEL="0").wait()
+    finished.assert_clean()
+    assert not json.loads(finished.out)["active"]

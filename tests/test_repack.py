@@ -65,7 +65,7 @@ def repacked(folder):
     generated = {"tensorflow/core/protobuf/config_pb2.py": b"new\n"}
     additions = repack.additions_for(stock, b"\x7fELF", generated)
     path = folder / "out.whl"
-    wheelfile.write(path, repack.repack(stock, additions, "manylinux_2_35_x86_64"))
+    wheelfile.write(path, repack.repack(stock, additions, "licences", "manylinux_2_35_x86_64"))
     return path
 
 
@@ -108,7 +108,7 @@ def test_the_command_refuses_with_one_line(tmp_path):
     path = tmp_path / "input.whl"
     make_wheel(path, version="2.0.0")
     command = [sys.executable, str(PIP_PACKAGE / "repack.py"), "--stock", str(path)]
-    command += ["--library", str(tmp_path / "none"), "--out", str(tmp_path)]
+    command += ["--library", "none", "--licences", "none", "--out", str(tmp_path)]
     result = subprocess.run(command, capture_output=True)
     assert result.returncode == 1
     lines = result.stderr.decode().splitlines()
@@ -145,9 +145,11 @@ def test_only_the_named_files_change(tmp_path):
     }
     added = {name for name in set(after) - set(before)}
     api = {path.name for path in (ROOT / "tensorflow" / "python" / "sentinel").glob("*.py")}
-    assert added == {purelib + "libsentinel.so", info + "NOTICE"} | {
-        purelib + "python/sentinel/" + name for name in api
-    }
+    assert added == {
+        purelib + "libsentinel.so",
+        info + "NOTICE",
+        info + "LICENSES-rust-crates",
+    } | {purelib + "python/sentinel/" + name for name in api}
     for name in ("__init__.py", "python/pywrap_tensorflow.py"):
         assert after[purelib + name].startswith(before[purelib + name])
         compile(after[purelib + name], name, "exec")

@@ -116,7 +116,7 @@ def test_steps_were_managed(play, module, scenario):
 
 def test_layers_come_from_the_marks_or_are_inferred(play):
     report = play("layers").report
-    marked, unmarked = report["marked_layers"]["after"], report["unmarked_layers"]["after"]
+    marked, unmarked = report["marked_layers"]["during"], report["unmarked_layers"]["during"]
     assert marked["layer_source"] == "marked", marked
     # Three marks divide the forward pass, and their gradients the backward pass.
     assert marked["layers"] >= 6, marked

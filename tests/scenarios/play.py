@@ -3,7 +3,7 @@
     python play.py MODULE VALUES.npz REPORT.json
 
 Runs under stock TensorFlow and under Sentinel; all sessions use one thread, because only then does TensorFlow itself
-promise the same bits twice. The report holds what tf.sentinel.stats() said before and after each scenario.
+promise the same bits twice. The report holds what tf.sentinel.stats() said before each scenario, at the end of its last training, and after it.
 """
 
 import importlib
@@ -25,6 +25,8 @@ class Stage:
     def __init__(self, name, values):
         self._name = name
         self._values = values
+        # Taken while the session is open: its plan goes with it.
+        self.statistics = None
 
     def config(self, **options):
         return tf.ConfigProto(
@@ -54,6 +56,7 @@ class Stage:
                 if result is not None:
                     self.save(f"{name}{index}/{step}", result)
             wait_for_plan()
+        self.statistics = statistics()
 
 
 def wait_for_plan():
@@ -82,13 +85,14 @@ def main():
     for scenario in module.SCENARIOS:
         name = scenario.__name__
         before = statistics()
+        stage = Stage(name, values)
         if tf.executing_eagerly():
-            scenario(Stage(name, values))
+            scenario(stage)
         else:
             with tf.Graph().as_default():
                 tf.set_random_seed(7)
-                scenario(Stage(name, values))
-        report[name] = {"before": before, "after": statistics()}
+                scenario(stage)
+        report[name] = {"before": before, "during": stage.statistics, "after": statistics()}
     np.savez(values_path, **values)
     with open(report_path, "w") as out:
         json.dump(report, out)

@@ -30,7 +30,9 @@ def build():
     y = x
     for layer in range(4):
         initializer = tf.random_normal_initializer(stddev=0.1, seed=layer)
-        y = tf.tanh(tf.matmul(y, tf.get_variable(f"w{layer}", [WIDTH, WIDTH], initializer=initializer)))
+        y = tf.tanh(
+            tf.matmul(y, tf.get_variable(f"w{layer}", [WIDTH, WIDTH], initializer=initializer))
+        )
     loss = tf.reduce_mean(tf.square(y - 0.5))
     return x, loss, tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
 

@@ -6,6 +6,7 @@ import time
 
 import plugin
 import venvs
+from licences import write_licences
 from pythons import find_python
 from util import (
     BUILD,
@@ -18,6 +19,7 @@ from util import (
     is_fresh,
     key_of,
     need_programs,
+    one_at_a_time,
     run_logged,
     say,
     write_stamp,
@@ -35,6 +37,14 @@ def setup(arguments=()):
     began = time.monotonic()
     need_programs("cargo", "g++", "nm", "ldd", "readelf")
     python = find_python()
+    with one_at_a_time():
+        _setup(python)
+    say("ready after %.1f s" % (time.monotonic() - began))
+    return 0
+
+
+def _setup(python):
+    """The steps of setup, in the order in which they need each other."""
     runtime_lock = venvs.TOOLS / "requirements.lock"
     make_tools_venv(python)
     venvs.make_venv(STOCK_VENV, python, runtime_lock)
@@ -45,8 +55,6 @@ def setup(arguments=()):
     library = plugin.build_plugin()
     wheel, wheel_key = _repack(library)
     venvs.install_wheel(VENV, wheel, wheel_key)
-    say("ready after %.1f s" % (time.monotonic() - began))
-    return 0
 
 
 def make_tools_venv(python):
@@ -72,16 +80,10 @@ def _repack(library):
     for old in made:
         old.unlink()
     stock = venvs.stock_wheel(tools_python())
-    command = [
-        tools_python(),
-        PIP_PACKAGE / "repack.py",
-        "--stock",
-        stock,
-        "--library",
-        library,
-        "--out",
-        WHEELS,
-    ]
+    licences = BUILD / "licences-rust-crates.txt"
+    write_licences(licences)
+    command = [tools_python(), PIP_PACKAGE / "repack.py", "--stock", stock, "--library", library]
+    command += ["--licences", licences, "--out", WHEELS]
     run_logged("repack", command)
     write_stamp(stamp, key)
     return next(WHEELS.glob("*.whl")), key
@@ -114,22 +116,22 @@ def check(arguments):
     need_programs("cargo", "g++")
     make_tools_venv(find_python())
     tools = TOOLS_VENV / "bin"
-    rust, rust_env = plugin.CARGO_WORKSPACE, plugin.cargo_env()
+    rust = plugin.CARGO_WORKSPACE
     clippy = ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]
     steps = [
-        ("cargo fmt", ["cargo", "fmt", "--all", "--check"], rust, rust_env),
-        ("cargo clippy", clippy, rust, rust_env),
-        ("ruff check", [tools / "ruff", "check", "."], ROOT, clean_env()),
-        ("ruff format", [tools / "ruff", "format", "--check", "."], ROOT, clean_env()),
+        ("cargo fmt", ["cargo", "fmt", "--all", "--check"], rust),
+        ("cargo clippy", clippy, rust),
+        ("ruff check", [tools / "ruff", "check", "."], ROOT),
+        ("ruff format", [tools / "ruff", "format", "--check", "."], ROOT),
     ]
     shim = sorted(path for path in plugin.SHIM.glob("*") if path.suffix in (".cc", ".h"))
     if shim:
         command = [tools / "clang-format", "--dry-run", "-Werror"] + shim
-        steps.append(("clang-format", command, ROOT, clean_env()))
+        steps.append(("clang-format", command, ROOT))
     failed = []
-    for name, command, folder, env in steps:
+    for name, command, folder in steps:
         say(name)
-        if subprocess.call([str(part) for part in command], cwd=str(folder), env=env):
+        if subprocess.call([str(part) for part in command], cwd=str(folder), env=clean_env()):
             failed.append(name)
     if failed:
         raise Stop("these object: %s" % ", ".join(failed))

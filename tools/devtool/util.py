@@ -1,5 +1,7 @@
 """What every step of tools/dev needs: places, messages, running a command, and knowing what is up to date."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -37,6 +39,19 @@ def need_programs(*names):
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
         raise Stop("; ".join("%s is missing: %s" % (name, HOW_TO_GET[name]) for name in missing))
+
+
+@contextlib.contextmanager
+def one_at_a_time():
+    """Keeps a second tools/dev in this checkout waiting while this one builds and installs."""
+    BUILD.mkdir(exist_ok=True)
+    with open(str(BUILD / "lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another tools/dev in this checkout")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def clean_env(**extra):

@@ -75,7 +75,7 @@ def stock_wheel(python):
     homes = [_cache_home(), BUILD / "cache"]
     for home in homes:
         wheel = home / "wheels" / sha256 / STOCK_WHEEL_NAME
-        if wheel.is_file() and file_digest(wheel) == sha256:
+        if _is_intact(wheel, sha256):
             return wheel
     for home in homes:
         folder = home / "wheels" / sha256
@@ -88,6 +88,14 @@ def stock_wheel(python):
     raise Stop(
         "the TensorFlow wheel could not be stored: neither %s nor %s can be written" % tuple(homes)
     )
+
+
+def _is_intact(path, sha256):
+    """True when the file is there, can be read and has this checksum."""
+    try:
+        return file_digest(path) == sha256
+    except OSError:
+        return False
 
 
 def _cache_home():
@@ -114,7 +122,7 @@ def _download(python, scratch, wheel, sha256):
     command += ["--disable-pip-version-check", "-d", scratch, "-r", STOCK_LOCK]
     run_logged("download", command)
     got = scratch / wheel.name
-    if not got.is_file() or file_digest(got) != sha256:
+    if not _is_intact(got, sha256):
         raise Stop("the downloaded TensorFlow is not %s with sha256 %s" % (wheel.name, sha256))
     os.replace(str(got), str(wheel))
     return wheel

@@ -4,10 +4,5 @@ fn main() {
     let root = "../../../tensorflow/core/protobuf";
     let schema = format!("{root}/sentinel.proto");
     println!("cargo:rerun-if-changed={schema}");
-    protobuf_codegen::Codegen::new()
-        .pure()
-        .include(root)
-        .input(&schema)
-        .cargo_out_dir("proto")
-        .run_from_script();
+    protobuf_codegen::Codegen::new().pure().include(root).input(&schema).cargo_out_dir("proto").run_from_script();
 }

@@ -8,7 +8,7 @@ namespace {
 
 // A block of Sentinel's, or stock memory while there is no Sentinel or it has none left. Which of the two it was shows
 // in the address.
-void* Allocate(size_t alignment, size_t num_bytes) {
+void* Take(size_t alignment, size_t num_bytes) {
   void* block = allocate(alignment, num_bytes);
   return block != nullptr ? block : tensorflow::port::AlignedMalloc(num_bytes, static_cast<int>(alignment));
 }
@@ -22,14 +22,14 @@ void Release(void* block) {
 class SentinelAllocator : public tensorflow::Allocator {
  public:
   tensorflow::string Name() override { return "sentinel"; }
-  void* AllocateRaw(size_t alignment, size_t num_bytes) override { return Allocate(alignment, num_bytes); }
+  void* AllocateRaw(size_t alignment, size_t num_bytes) override { return Take(alignment, num_bytes); }
   void DeallocateRaw(void* block) override { Release(block); }
 };
 
 class SentinelEigenAllocator : public Eigen::Allocator {
  public:
   void* allocate(size_t num_bytes) const override {
-    return Allocate(tensorflow::Allocator::kAllocatorAlignment, num_bytes);
+    return Take(tensorflow::Allocator::kAllocatorAlignment, num_bytes);
   }
   void deallocate(void* block) const override { Release(block); }
 };
@@ -37,7 +37,7 @@ class SentinelEigenAllocator : public Eigen::Allocator {
 class SentinelSubAllocator : public tensorflow::SubAllocator {
  public:
   SentinelSubAllocator() : SubAllocator({}, {}) {}
-  void* Alloc(size_t alignment, size_t num_bytes) override { return Allocate(alignment, num_bytes); }
+  void* Alloc(size_t alignment, size_t num_bytes) override { return Take(alignment, num_bytes); }
   void Free(void* block, size_t num_bytes) override { Release(block); }
 };
 

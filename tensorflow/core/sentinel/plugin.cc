@@ -16,22 +16,22 @@
 #include "tensorflow/core/sentinel/device.h"
 #include "tensorflow/core/sentinel/executor.h"
 #include "tensorflow/core/sentinel/marker_ops.h"
-#include "tensorflow/core/util/util.h"
+#include "tensorflow/core/util/port.h"
 
 namespace sentinel {
 namespace {
 
 constexpr int kDevicePriority = 65;  // stock CPU devices have 60
 constexpr int kAllocatorPriority = 1000;
-constexpr char kWantedVersion[] = "v1.13.1";
+constexpr char kWantedCommit[] = "g6612da8";  // v1.13.1; the official wheels say v1.13.0-rc2-5-g6612da8 or v1.13.1-0-g6612da8951
 
 // Why this library must not take part in this process; null when it may.
 const char* Objection() {
   static std::string text;
   const char* version = tf_git_version();
-  if (std::strstr(version, kWantedVersion) == nullptr) {
-    text = std::string("this TensorFlow is ") + version + "; accepted is the official TensorFlow 1.13.1 (" +
-           kWantedVersion + ")";
+  if (std::strstr(version, kWantedCommit) == nullptr) {
+    text = std::string("this TensorFlow is ") + version + "; accepted is the official TensorFlow 1.13.1 (commit " +
+           kWantedCommit + ")";
     return text.c_str();
   }
   if (tensorflow::IsMklEnabled()) return "this TensorFlow is an MKL build; accepted is the official tensorflow 1.13.1";

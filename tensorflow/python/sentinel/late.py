@@ -27,9 +27,12 @@ def load(path):
     if fault:
         raise RuntimeError("Sentinel cannot be loaded: " + fault)
     try:
-        return tf.load_op_library(os.path.abspath(path))
+        module = tf.load_op_library(os.path.abspath(path))
     except (tf.errors.OpError, RuntimeError) as error:
         raise RuntimeError("Sentinel cannot be loaded from %s: %s" % (path, error)) from error
+    if not hasattr(module, "sentinel_add_layer"):
+        raise RuntimeError("Sentinel cannot be loaded from %s: see the error that it logged" % path)
+    return module
 
 
 def _fault():

@@ -1,7 +1,7 @@
 """Marks that a training script may place: the bounds of layers, and of the step to profile."""
 
 from tensorflow.python.eager import context, execute
-from tensorflow.python.framework import op_def_library, ops
+from tensorflow.python.framework import errors, op_def_library, ops
 from tensorflow.python.ops import array_ops, control_flow_ops, variables
 from tensorflow.python.sentinel import native
 
@@ -16,8 +16,14 @@ def _define_ops():
         return None
     graph = ops.Graph()
     library = op_def_library.OpDefLibrary()
-    for name in (START_PROFILE, END_PROFILE, ADD_LAYER):
-        library.add_op(graph._get_op_def(name))  # pylint: disable=protected-access
+    try:
+        for name in (START_PROFILE, END_PROFILE, ADD_LAYER):
+            library.add_op(graph._get_op_def(name))  # pylint: disable=protected-access
+    except errors.NotFoundError as error:
+        raise ImportError(
+            "Sentinel refuses to take part in this TensorFlow (the line that it logged says why). "
+            "Set SENTINEL=0 to run without it."
+        ) from error
     return library
 
 

@@ -33,7 +33,7 @@ def is_loaded():
 
 
 def version():
-    """The version of the native library, such as `0.1.0`, or `not loaded`."""
+    """The version of the native library, such as `1.13.1+sentinel-0.1.0`, or `not loaded`."""
     return _LIBRARY.sentinel_version().decode() if is_loaded() else _NO_VERSION
 
 

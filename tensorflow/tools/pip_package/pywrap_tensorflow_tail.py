@@ -3,12 +3,12 @@ def _load_sentinel():
     """Loads libsentinel.so before anything in this process can have allocated a tensor."""
     import os  # pylint: disable=g-import-not-at-top
 
-    choice = os.environ.get("SENTINEL", "")
+    choice = os.environ.get("SENTINEL", "1")
     if choice == "0":
         return
-    if choice not in ("", "1"):
+    if choice != "1":
         raise ImportError(
-            "SENTINEL=%s is not understood: 0 turns Sentinel off, 1 (or nothing) turns it on."
+            "SENTINEL=%s is not understood; accepted are 0 (off) and 1 (on, as without it)."
             % choice
         )
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

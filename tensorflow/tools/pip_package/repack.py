@@ -1,6 +1,6 @@
 """Makes a wheel of the official TensorFlow 1.13.1 with Sentinel inside: a drop-in replacement, version 1.13.1+sentinel.
 
-Usage: repack.py --stock WHEEL --library libsentinel.so --out FOLDER
+Usage: repack.py --stock WHEEL --library libsentinel.so --licences FILE --out FOLDER
 
 Runs under the Python of tools/dev's tool environment, which has protoc. The same inputs give the same bytes.
 """
@@ -97,12 +97,13 @@ def _header(name, text):
     return match.group(1) if match else ""
 
 
-def repack(stock, additions, tag):
+def repack(stock, additions, licences, tag):
     """Returns the members of the wheel with Sentinel.
 
     Args:
       stock: members of the official wheel by name, see wheelfile.read.
       additions: contents (bytes) of the files that are added or replaced, by path, such as `tensorflow/libsentinel.so`.
+      licences: licence texts of what is linked into libsentinel.so.
       tag: platform tag, such as `manylinux_2_34_x86_64`.
     """
     members = {}
@@ -120,6 +121,7 @@ def repack(stock, additions, tag):
         stock[STOCK_INFO + "WHEEL"].content().decode(),
     )
     texts = {"METADATA": metadata, "WHEEL": wheel, "NOTICE": (HERE / "NOTICE").read_text()}
+    texts["LICENSES-rust-crates"] = licences
     for name, text in texts.items():
         members[INFO + name] = wheelfile.member(INFO + name, text.encode())
     ordered = sorted(members.values())
@@ -180,6 +182,9 @@ def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--stock", type=Path, required=True, help="the official wheel")
     parser.add_argument("--library", type=Path, required=True, help="libsentinel.so")
+    parser.add_argument(
+        "--licences", type=Path, required=True, help="licence texts of what the library contains"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the new wheel")
     options = parser.parse_args(arguments)
     try:
@@ -193,7 +198,7 @@ def main(arguments):
     generated = protos.generate(lambda path: stock[STOCK_DATA + path].content(), SCHEMA)
     additions = additions_for(stock, options.library.read_bytes(), generated)
     tag = platform_tag.platform_tag(options.library)
-    members = repack(stock, additions, tag)
+    members = repack(stock, additions, options.licences.read_text(), tag)
     options.out.mkdir(parents=True, exist_ok=True)
     wheel = options.out / ("tensorflow-%s-%s-%s.whl" % (VERSION, PYTHON_TAG, tag))
     wheelfile.write(wheel, members)

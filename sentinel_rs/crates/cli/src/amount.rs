@@ -74,9 +74,7 @@ impl FromStr for Budget {
 /// Whole number with an optional unit letter.
 fn parse_bytes(text: &str) -> Option<u64> {
     const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
-    let unit = UNITS
-        .iter()
-        .find(|(letter, _)| text.ends_with([*letter, letter.to_ascii_lowercase()]));
+    let unit = UNITS.iter().find(|(letter, _)| text.ends_with([*letter, letter.to_ascii_lowercase()]));
     let (digits, shift) = unit.map_or((text, 0), |&(_, shift)| (&text[..text.len() - 1], shift));
     parse_digits(digits)?.checked_mul(1 << shift).filter(|&bytes| bytes > 0)
 }
@@ -87,16 +85,12 @@ fn parse_percent(text: &str) -> Option<u32> {
     let whole = parse_digits(whole)?.checked_mul(10_000)?;
     let missing = 4_u32.checked_sub(u32::try_from(decimals.len()).ok()?)?;
     let millionths = whole.checked_add(parse_digits(decimals)? * 10_u64.pow(missing))?;
-    u32::try_from(millionths)
-        .ok()
-        .filter(|millionths| (1..=1_000_000).contains(millionths))
+    u32::try_from(millionths).ok().filter(|millionths| (1..=1_000_000).contains(millionths))
 }
 
 /// Digits only: the standard parser would also take a sign.
 fn parse_digits(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]

@@ -9,11 +9,7 @@ use crate::amount::Budget;
 
 /// What was typed.
 #[derive(Parser)]
-#[command(
-    name = "sentinel",
-    version,
-    about = "Reads traces of training steps and plans where their tensors live"
-)]
+#[command(name = "sentinel", version, about = "Reads traces of training steps and plans where their tensors live")]
 #[command(arg_required_else_help = false)]
 struct Typed {
     #[command(subcommand)]
@@ -81,12 +77,7 @@ pub enum Command {
     /// Sum up.
     Stats { file: PathBuf, json: bool },
     /// Plan with the published policy.
-    Plan {
-        file: PathBuf,
-        fast: Budget,
-        machine: Machine,
-        json: bool,
-    },
+    Plan { file: PathBuf, fast: Budget, machine: Machine, json: bool },
 }
 
 /// What the command line asks for.
@@ -120,25 +111,12 @@ pub fn parse() -> Parsed {
 
 fn understand(typed: TypedCommand) -> Result<Command, String> {
     Ok(match typed {
-        TypedCommand::Trace {
-            command: TypedTrace::Show { file, limit, buffers },
-        } => Command::Show {
-            file,
-            limit: limit.unwrap_or(usize::MAX),
-            buffers,
-        },
-        TypedCommand::Trace {
-            command: TypedTrace::Check { file },
-        } => Command::Check { file },
-        TypedCommand::Trace {
-            command: TypedTrace::Stats { file, json },
-        } => Command::Stats { file, json },
-        TypedCommand::Plan {
-            file,
-            fast,
-            machine,
-            json,
-        } => Command::Plan {
+        TypedCommand::Trace { command: TypedTrace::Show { file, limit, buffers } } => {
+            Command::Show { file, limit: limit.unwrap_or(usize::MAX), buffers }
+        }
+        TypedCommand::Trace { command: TypedTrace::Check { file } } => Command::Check { file },
+        TypedCommand::Trace { command: TypedTrace::Stats { file, json } } => Command::Stats { file, json },
+        TypedCommand::Plan { file, fast, machine, json } => Command::Plan {
             file,
             fast: fast.parse().map_err(|why| format!("--fast = {fast}: {why}"))?,
             machine: Machine::by_name(&machine).map_err(|error| format!("--machine = {machine}: {error}"))?,

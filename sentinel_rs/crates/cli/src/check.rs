@@ -21,27 +21,17 @@ pub fn check(file: &Path) -> anyhow::Result<String> {
         Ok(step) => {
             let layers: BTreeSet<u32> = step.ops.iter().map(|op| op.layer).collect();
             let counts = (step.ops.len(), step.buffers.len(), layers.len());
-            Ok(format!(
-                "well-formed: {} ops, {} buffers, {} layers",
-                counts.0, counts.1, counts.2
-            ))
+            Ok(format!("well-formed: {} ops, {} buffers, {} layers", counts.0, counts.1, counts.2))
         }
-        Err(TraceError::Defective {
-            path,
-            defect: Defect::Rules(violations),
-        }) => Err(BrokenRules { path, violations }.into()),
+        Err(TraceError::Defective { path, defect: Defect::Rules(violations) }) => {
+            Err(BrokenRules { path, violations }.into())
+        }
         Err(other) => Err(other.into()),
     }
 }
 
 fn one_per_line(path: &Path, violations: &[Violation]) -> String {
     let path = path.display();
-    let lines = violations
-        .iter()
-        .map(|violation| format!("{path}: {}\n", printable(&violation.0)));
-    format!(
-        "{path}: not well-formed: {} broken rules\n{}",
-        violations.len(),
-        lines.collect::<String>()
-    )
+    let lines = violations.iter().map(|violation| format!("{path}: {}\n", printable(&violation.0)));
+    format!("{path}: not well-formed: {} broken rules\n{}", violations.len(), lines.collect::<String>())
 }

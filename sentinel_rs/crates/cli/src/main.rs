@@ -39,36 +39,19 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Command::Show { file, limit, buffers } => {
             let step = trace::read(file)?;
-            Ok(if buffers {
-                show::buffers(&step, limit, out)
-            } else {
-                show::ops(&step, limit, out)
-            }?)
+            Ok(if buffers { show::buffers(&step, limit, out) } else { show::ops(&step, limit, out) }?)
         }
         Command::Check { file } => Ok(writeln!(out, "{}", check::check(&file)?)?),
         Command::Stats { file, json } => {
             let step = trace::read(file)?;
             let stats = stats::Stats::of(&step, &profile::fold(&step)?);
-            Ok(if json {
-                print_json(&stats, out)
-            } else {
-                stats.print(out)
-            }?)
+            Ok(if json { print_json(&stats, out) } else { stats.print(out) }?)
         }
-        Command::Plan {
-            file,
-            fast,
-            machine,
-            json,
-        } => {
+        Command::Plan { file, fast, machine, json } => {
             let profile = profile::fold(&trace::read(file)?)?;
             let plan = plan::hpca21(&profile, fast.bytes_of(profile.peak_live_bytes), &machine)?;
             let report = planning::Report::of(&profile, &plan, &machine);
-            Ok(if json {
-                print_json(&report, out)
-            } else {
-                report.print(out)
-            }?)
+            Ok(if json { print_json(&report, out) } else { report.print(out) }?)
         }
     }
 }

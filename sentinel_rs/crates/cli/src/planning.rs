@@ -88,58 +88,27 @@ impl Report {
 
     /// Prints the page for people.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        let Slots {
-            pool,
-            unit,
-            heap_fast,
-            heap_slow,
-        } = self.slots;
+        let Slots { pool, unit, heap_fast, heap_slow } = self.slots;
         let units = &self.units;
         writeln!(out, "policy           {} for machine {}", self.policy, self.machine)?;
         writeln!(out, "peak live        {}", Bytes(self.peak_live_bytes))?;
         writeln!(out, "fast budget      {}", Bytes(self.fast_budget_bytes))?;
-        writeln!(
-            out,
-            "fast needed      {}{}",
-            Bytes(self.fast_needed_bytes),
-            self.shortage()
-        )?;
+        writeln!(out, "fast needed      {}{}", Bytes(self.fast_needed_bytes), self.shortage())?;
         writeln!(out, "without a slot   {}", Bytes(self.unplanned_bytes))?;
         writeln!(out, "short-lived pool {}", Bytes(self.pool_bytes))?;
         writeln!(out, "arena            {}", Bytes(self.arena_bytes))?;
-        writeln!(
-            out,
-            "slots            {pool} pool, {unit} unit, {heap_fast} heap fast, {heap_slow} heap slow"
-        )?;
+        writeln!(out, "slots            {pool} pool, {unit} unit, {heap_fast} heap fast, {heap_slow} heap slow")?;
         writeln!(out, "arena units      {} of {}", units.arena, Bytes(units.arena_bytes))?;
-        writeln!(
-            out,
-            "persistent units {} of {}",
-            units.persistent,
-            Bytes(units.persistent_bytes)
-        )?;
+        writeln!(out, "persistent units {} of {}", units.persistent, Bytes(units.persistent_bytes))?;
         writeln!(out, "born slow        {} units", units.born_slow)?;
-        writeln!(
-            out,
-            "intervals        {} over {} layers",
-            self.intervals.len(),
-            self.layers
-        )?;
+        writeln!(out, "intervals        {} over {} layers", self.intervals.len(), self.layers)?;
         writeln!(
             out,
             "moved per step   {} promoted, {} demoted",
             Bytes(self.promoted_bytes),
             Bytes(self.demoted_bytes)
         )?;
-        writeln!(
-            out,
-            "may be late      {}",
-            if self.may_be_late {
-                "yes: the runtime tries both ways"
-            } else {
-                "no"
-            }
-        )?;
+        writeln!(out, "may be late      {}", if self.may_be_late { "yes: the runtime tries both ways" } else { "no" })?;
         writeln!(out)?;
         self.print_intervals(out)
     }
@@ -147,10 +116,7 @@ impl Report {
     fn shortage(&self) -> String {
         match self.fast_needed_bytes.checked_sub(self.fast_budget_bytes) {
             None | Some(0) => String::new(),
-            Some(missing) => format!(
-                ", {} more than the budget: the overflow lives in slow memory",
-                Bytes(missing)
-            ),
+            Some(missing) => format!(", {} more than the budget: the overflow lives in slow memory", Bytes(missing)),
         }
     }
 

@@ -54,13 +54,8 @@ pub fn buffers(step: &StepTrace, limit: usize, out: &mut impl Write) -> io::Resu
         ("allocated by", Left),
     ]);
     for (index, buffer) in step.buffers.iter().enumerate().take(limit) {
-        let bytes = |write| {
-            buffer
-                .accesses
-                .iter()
-                .filter(move |access| access.write == write)
-                .map(|access| access.bytes)
-        };
+        let bytes =
+            |write| buffer.accesses.iter().filter(move |access| access.write == write).map(|access| access.bytes);
         let birth = match buffer.origin {
             Origin::Step { op, .. } => Some(op),
             Origin::Persistent | Origin::External => None,
@@ -124,10 +119,7 @@ fn memory_by_op(step: &StepTrace) -> Vec<OpMemory> {
     }
     let memory = born.into_iter().zip(died).map(|(born_bytes, died_bytes)| {
         live = live + born_bytes - died_bytes;
-        OpMemory {
-            born_bytes,
-            live_after_bytes: live,
-        }
+        OpMemory { born_bytes, live_after_bytes: live }
     });
     memory.collect()
 }

@@ -61,10 +61,8 @@ struct Sum {
 
 impl Sum {
     fn of<'a>(buffers: impl Iterator<Item = &'a BufferFacts>) -> Sum {
-        buffers.fold(Sum::default(), |sum, buffer| Sum {
-            buffers: sum.buffers + 1,
-            bytes: sum.bytes + buffer.size_bytes,
-        })
+        buffers
+            .fold(Sum::default(), |sum, buffer| Sum { buffers: sum.buffers + 1, bytes: sum.bytes + buffer.size_bytes })
     }
 }
 
@@ -88,17 +86,9 @@ impl Stats {
         let all = || profile.buffers.iter();
         let of_class = |class| Sum::of(all().filter(move |buffer| buffer.class == class));
         let layer_of = |op: u32| profile.ops[op as usize].layer;
-        let born_here = || {
-            step.buffers
-                .iter()
-                .zip(all())
-                .filter(|(b, _)| matches!(b.origin, Origin::Step { .. }))
-        };
-        let dead_within_layer = born_here().filter(|(buffer, facts)| {
-            buffer
-                .death_op
-                .is_some_and(|op| layer_of(op) == layer_of(facts.birth_op))
-        });
+        let born_here = || step.buffers.iter().zip(all()).filter(|(b, _)| matches!(b.origin, Origin::Step { .. }));
+        let dead_within_layer = born_here()
+            .filter(|(buffer, facts)| buffer.death_op.is_some_and(|op| layer_of(op) == layer_of(facts.birth_op)));
         Stats {
             tensorflow_version: step.tensorflow_version.clone(),
             step_number: step.step_number,
@@ -128,19 +118,10 @@ impl Stats {
     /// Prints the page for people.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "TensorFlow {}, step {}", self.tensorflow_version, self.step_number)?;
-        writeln!(
-            out,
-            "threads          {} intra-op, {} inter-op",
-            self.intra_op_threads, self.inter_op_threads
-        )?;
+        writeln!(out, "threads          {} intra-op, {} inter-op", self.intra_op_threads, self.inter_op_threads)?;
         writeln!(out, "ops              {}", self.ops)?;
         writeln!(out, "layers           {} ({})", self.layers, self.layer_source)?;
-        writeln!(
-            out,
-            "step time        {:.3} ms, ops {:.3} ms",
-            millis(self.step_ns),
-            millis(self.op_ns)
-        )?;
+        writeln!(out, "step time        {:.3} ms, ops {:.3} ms", millis(self.step_ns), millis(self.op_ns))?;
         writeln!(out, "peak live        {}", Bytes(self.peak_live_bytes))?;
         writeln!(out, "persistent       {}", Bytes(self.persistent_bytes))?;
         writeln!(out, "scratch peak     {}", Bytes(self.scratch_peak_bytes))?;
@@ -160,26 +141,15 @@ impl Stats {
     }
 
     fn print_classes(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut table = Table::new(&[
-            ("class", Align::Left),
-            ("buffers", Align::Right),
-            ("bytes", Align::Right),
-        ]);
+        let mut table = Table::new(&[("class", Align::Left), ("buffers", Align::Right), ("bytes", Align::Right)]);
         let mut push = |name: &str, sum: Sum| {
-            table.push([
-                name.replace('_', "-"),
-                sum.buffers.to_string(),
-                Bytes(sum.bytes).to_string(),
-            ]);
+            table.push([name.replace('_', "-"), sum.buffers.to_string(), Bytes(sum.bytes).to_string()]);
         };
         let mut total = Sum::default();
         for (_, name) in CLASSES {
             let sum = self.classes[name];
             push(name, sum);
-            total = Sum {
-                buffers: total.buffers + sum.buffers,
-                bytes: total.bytes + sum.bytes,
-            };
+            total = Sum { buffers: total.buffers + sum.buffers, bytes: total.bytes + sum.bytes };
         }
         push("total", total);
         table.print(out)
@@ -214,10 +184,7 @@ fn step_ns(step: &StepTrace) -> u64 {
 }
 
 fn class_name(class: Class) -> &'static str {
-    CLASSES
-        .iter()
-        .find(|(known, _)| *known == class)
-        .map_or("", |&(_, name)| name)
+    CLASSES.iter().find(|(known, _)| *known == class).map_or("", |&(_, name)| name)
 }
 
 fn percent(part: u64, whole: u64) -> String {
@@ -229,19 +196,11 @@ fn percent(part: u64, whole: u64) -> String {
 
 /// The buffers with the largest product of size and lifetime, the largest first.
 fn largest(step: &StepTrace, profile: &Profile) -> Vec<Largest> {
-    let ours = profile
-        .buffers
-        .iter()
-        .enumerate()
-        .filter(|(_, facts)| facts.class != Class::External);
+    let ours = profile.buffers.iter().enumerate().filter(|(_, facts)| facts.class != Class::External);
     let mut ranked: Vec<(u128, usize, u64)> = ours
         .map(|(index, facts)| {
             let lifetime_ns = lifetime_ns(step, index, facts);
-            (
-                u128::from(facts.size_bytes) * u128::from(lifetime_ns),
-                index,
-                lifetime_ns,
-            )
+            (u128::from(facts.size_bytes) * u128::from(lifetime_ns), index, lifetime_ns)
         })
         .collect();
     ranked.sort_by_key(|&(product, index, _)| (std::cmp::Reverse(product), index));
@@ -266,9 +225,7 @@ fn lifetime_ns(step: &StepTrace, index: usize, facts: &BufferFacts) -> u64 {
         Origin::Step { .. } => step.ops[facts.birth_op as usize].start_ns,
         Origin::Persistent | Origin::External => 0,
     };
-    let end_ns = buffer
-        .death_op
-        .map_or_else(|| step_ns(step), |op| step.ops[op as usize].end_ns);
+    let end_ns = buffer.death_op.map_or_else(|| step_ns(step), |op| step.ops[op as usize].end_ns);
     // Ops that run at the same time may end in any order.
     end_ns.saturating_sub(begin_ns)
 }

@@ -78,11 +78,7 @@ mod tests {
         table.push(["10".to_owned(), "c\u{1b}[2J\n".to_owned(), "3".to_owned()]);
         let mut out = Vec::new();
         table.print(&mut out).unwrap();
-        let expected = [
-            " n  name          size",
-            " 7  añb             12",
-            "10  c\\u{1b}[2J\\n     3",
-        ];
+        let expected = [" n  name          size", " 7  añb             12", "10  c\\u{1b}[2J\\n     3"];
         assert_eq!(String::from_utf8(out).unwrap().lines().collect::<Vec<_>>(), expected);
     }
 }

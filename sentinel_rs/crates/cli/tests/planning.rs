@@ -31,17 +31,9 @@ fn the_object_says_what_the_plan_says() {
     let plan = plan::hpca21(&profile, (14 << 20) * 8 / 10, &machine).unwrap();
     assert_eq!(number(&report, "fast_needed_bytes"), plan.fast_needed_bytes);
     assert_eq!(number(&report, "pool_bytes"), plan.pool_bytes);
-    let slots: u64 = report["slots"]
-        .as_object()
-        .unwrap()
-        .values()
-        .filter_map(Value::as_u64)
-        .sum();
+    let slots: u64 = report["slots"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     assert_eq!(slots, plan.slots.len() as u64);
-    assert_eq!(
-        number(&report["units"], "arena") + number(&report["units"], "persistent"),
-        plan.units.len() as u64
-    );
+    assert_eq!(number(&report["units"], "arena") + number(&report["units"], "persistent"), plan.units.len() as u64);
     let intervals = report["intervals"].as_array().unwrap();
     assert_eq!(intervals.len(), plan.intervals.len());
     for way in ["promoted_bytes", "demoted_bytes"] {
@@ -54,24 +46,12 @@ fn the_object_says_what_the_plan_says() {
 fn the_page_names_what_people_look_for() {
     let file = file_with("plan_page", &step());
     let out = printed(&["plan", &file, "--fast", "12M"]);
-    for line in [
-        "policy           hpca21 for machine optane",
-        "peak live        14.0 MiB",
-        "fast budget      12.0 MiB",
-    ] {
+    for line in ["policy           hpca21 for machine optane", "peak live        14.0 MiB", "fast budget      12.0 MiB"]
+    {
         assert!(out.lines().any(|printed| printed == line), "{line}\n{out}");
     }
-    for heading in [
-        "fast needed ",
-        "short-lived pool ",
-        "intervals ",
-        "moved per step ",
-        "may be late ",
-    ] {
-        assert!(
-            out.lines().any(|printed| printed.starts_with(heading)),
-            "{heading}\n{out}"
-        );
+    for heading in ["fast needed ", "short-lived pool ", "intervals ", "moved per step ", "may be late "] {
+        assert!(out.lines().any(|printed| printed.starts_with(heading)), "{heading}\n{out}");
     }
 }
 
@@ -79,10 +59,7 @@ fn the_page_names_what_people_look_for() {
 fn a_budget_below_the_need_is_said() {
     let file = file_with("plan_small", &step());
     let out = printed(&["plan", &file, "--fast", "64K"]);
-    assert!(
-        out.contains("more than the budget: the overflow lives in slow memory"),
-        "{out}"
-    );
+    assert!(out.contains("more than the budget: the overflow lives in slow memory"), "{out}");
 }
 
 #[test]
@@ -93,11 +70,7 @@ fn a_machine_may_come_from_a_file() {
         format!("[[tiers]]\nname = \"{name}\"\nread_gbps = {gbps:.1}\nwrite_gbps = {gbps:.1}\nlatency_ns = 100.0\n")
     };
     let head = "name = \"mine\"\npromote_gbps = 2.0\ndemote_gbps = 2.0\nlines_in_flight_per_thread = 10.0\n";
-    fs::write(
-        &machine,
-        [head.to_owned(), tier("near", 100.0), tier("far", 10.0)].concat(),
-    )
-    .unwrap();
+    fs::write(&machine, [head.to_owned(), tier("near", 100.0), tier("far", 10.0)].concat()).unwrap();
     let out = printed(&["plan", &file, "--fast", "50%", "--machine", machine.to_str().unwrap()]);
     assert!(out.starts_with("policy           hpca21 for machine mine\n"), "{out}");
 }

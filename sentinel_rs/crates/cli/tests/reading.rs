@@ -44,10 +44,7 @@ buffer  origin         size    born   dies  temporary  reads  writes     read  w
      5  step          512 B       2      2  yes            0       1      0 B    512 B  fc/MatMul
 ... 2 more buffers
 ";
-    assert_eq!(
-        printed(&["trace", "show", "--buffers", "--limit", "6", &file]),
-        expected
-    );
+    assert_eq!(printed(&["trace", "show", "--buffers", "--limit", "6", &file]), expected);
 }
 
 #[test]
@@ -66,10 +63,7 @@ fn a_name_cannot_steer_the_terminal() {
 #[test]
 fn check_counts() {
     let file = file_with("check", &step());
-    assert_eq!(
-        printed(&["trace", "check", &file]),
-        "well-formed: 6 ops, 8 buffers, 4 layers\n"
-    );
+    assert_eq!(printed(&["trace", "check", &file]), "well-formed: 6 ops, 8 buffers, 4 layers\n");
 }
 
 #[test]
@@ -119,10 +113,7 @@ fn stats_is_one_json_object_for_programs() {
     assert_eq!(stats["layer_source"], "marked");
     assert_eq!(stats["step_ns"], 3_000_000);
     assert_eq!(stats["peak_live_bytes"], 14 << 20);
-    assert_eq!(
-        stats["classes"]["short_lived"],
-        json!({"buffers": 2, "bytes": 10 << 20})
-    );
+    assert_eq!(stats["classes"]["short_lived"], json!({"buffers": 2, "bytes": 10 << 20}));
     assert_eq!(stats["dead_within_layer"]["buffers"], 3);
     assert_eq!(stats["largest"][0]["allocated_by"], "conv1/Conv2D");
     assert_eq!(stats["largest"][1]["allocated_by"], Value::Null);
@@ -130,19 +121,9 @@ fn stats_is_one_json_object_for_programs() {
 
 #[test]
 fn a_step_without_buffers_has_no_shares() {
-    let file = file_with(
-        "bare",
-        &StepTrace {
-            buffers: vec![],
-            layer_source: LayerSource::Inferred,
-            ..step()
-        },
-    );
+    let file = file_with("bare", &StepTrace { buffers: vec![], layer_source: LayerSource::Inferred, ..step() });
     let out = printed(&["trace", "stats", &file]);
-    assert!(
-        out.contains("none of the 0 buffers that the step allocates, none of their bytes"),
-        "{out}"
-    );
+    assert!(out.contains("none of the 0 buffers that the step allocates, none of their bytes"), "{out}");
     assert!(out.contains("(inferred)"), "{out}");
 }
 
@@ -154,16 +135,10 @@ fn a_reader_that_leaves_early_is_no_failure() {
     step.ops.iter_mut().for_each(|op| op.predecessors.clear());
     step.buffers.clear();
     let file = file_with("pipe", &step);
-    let mut child = binary()
-        .args(["trace", "show", &file])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        binary().args(["trace", "show", &file]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.trim_start().starts_with("op"), "{line}");
     let ended = child.wait_with_output().unwrap();
     assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));

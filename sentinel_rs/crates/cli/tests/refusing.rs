@@ -68,10 +68,7 @@ fn a_directory_and_a_text() {
     let text = directory.join("notes.txt");
     fs::write(&text, "Dear diary").unwrap();
     let said = refused_by_all(text.to_str().unwrap());
-    assert_eq!(
-        said,
-        "not a trace: it begins with \"Dear dia\", a trace begins with \"SNTLTRC1\"\n"
-    );
+    assert_eq!(said, "not a trace: it begins with \"Dear dia\", a trace begins with \"SNTLTRC1\"\n");
 }
 
 #[test]
@@ -79,18 +76,11 @@ fn check_names_every_broken_rule() {
     let mut step = step();
     step.ops[2].layer = 0;
     step.ops[1].layer = 1;
-    step.buffers[3].accesses = vec![Access {
-        op: 77,
-        write: false,
-        bytes: 1,
-    }];
+    step.buffers[3].accesses = vec![Access { op: 77, write: false, bytes: 1 }];
     let file = file_with("rules", &step);
     let Ran { code, out, err } = sentinel(&["trace", "check", &file]);
     assert_eq!((code, out.as_str()), (1, ""));
-    let lines: Vec<&str> = err
-        .lines()
-        .map(|line| line.strip_prefix(&format!("sentinel: {file}: ")).unwrap())
-        .collect();
+    let lines: Vec<&str> = err.lines().map(|line| line.strip_prefix(&format!("sentinel: {file}: ")).unwrap()).collect();
     let expected = [
         "not well-formed: 3 broken rules",
         "ops[2] fc/MatMul: layer 0 after layer 1",
@@ -129,10 +119,7 @@ fn an_amount_that_is_none() {
     let file = file_with("amount", &step());
     for fast in ["", "0%", "101%", "lots", "-1", "0", "1.5G"] {
         let said = usage_error(&["plan", &file, &format!("--fast={fast}")]);
-        assert!(
-            said.starts_with(&format!("sentinel: --fast = {fast}: accepted are bytes")),
-            "{said}"
-        );
+        assert!(said.starts_with(&format!("sentinel: --fast = {fast}: accepted are bytes")), "{said}");
     }
 }
 
@@ -150,10 +137,7 @@ fn arguments_that_mean_nothing() {
 #[test]
 fn help_and_version_are_answers() {
     let Ran { code, out, err } = sentinel(&["--version"]);
-    assert_eq!(
-        (code, out, err.as_str()),
-        (0, format!("sentinel {}\n", env!("CARGO_PKG_VERSION")), "")
-    );
+    assert_eq!((code, out, err.as_str()), (0, format!("sentinel {}\n", env!("CARGO_PKG_VERSION")), ""));
     for arguments in [&["--help"][..], &["trace", "--help"], &["plan", "--help"]] {
         let Ran { code, out, err } = sentinel(arguments);
         assert_eq!((code, err.as_str()), (0, ""));

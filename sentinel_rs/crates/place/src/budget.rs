@@ -17,11 +17,7 @@ impl Budget {
     /// An account over `allowed` bytes with nothing reserved; `u64::MAX` means unlimited.
     #[must_use]
     pub fn new(allowed: u64) -> Self {
-        Budget {
-            allowed: AtomicU64::new(allowed),
-            used: AtomicU64::new(0),
-            peak: AtomicU64::new(0),
-        }
+        Budget { allowed: AtomicU64::new(allowed), used: AtomicU64::new(0), peak: AtomicU64::new(0) }
     }
 
     /// Reserves `bytes` when they fit; otherwise nothing changes and the answer is `false`. Zero bytes always fit.
@@ -29,10 +25,7 @@ impl Budget {
         if bytes == 0 {
             return true;
         }
-        let fits = |used: u64| {
-            used.checked_add(bytes)
-                .filter(|&sum| sum <= self.allowed.load(Ordering::Relaxed))
-        };
+        let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.allowed.load(Ordering::Relaxed));
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits) {
             Ok(before) => {
                 self.peak.fetch_max(before + bytes, Ordering::Relaxed);
@@ -45,13 +38,9 @@ impl Budget {
     /// Gives back `bytes` that were reserved. Giving back more than is reserved is the caller's mistake; the account then
     /// stays at zero.
     pub fn release(&self, bytes: u64) {
-        let before = self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
-            Some(used.saturating_sub(bytes))
-        });
-        debug_assert!(
-            before.is_ok_and(|used| used >= bytes),
-            "released {bytes} bytes of {before:?}"
-        );
+        let before =
+            self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| Some(used.saturating_sub(bytes)));
+        debug_assert!(before.is_ok_and(|used| used >= bytes), "released {bytes} bytes of {before:?}");
     }
 
     /// Bytes reserved now.

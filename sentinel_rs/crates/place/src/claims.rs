@@ -25,11 +25,7 @@ impl ClaimMap {
     pub fn new(len_bytes: u64) -> Self {
         let granules = len_bytes.div_ceil(GRANULE_BYTES);
         let words = (0..granules.div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect();
-        ClaimMap {
-            words,
-            granules,
-            claimed_granules: AtomicU64::new(0),
-        }
+        ClaimMap { words, granules, claimed_granules: AtomicU64::new(0) }
     }
 
     /// Takes every granule of `offset..offset + len` or none of them, and says whether it did. `false` when one of them is
@@ -49,8 +45,7 @@ impl ClaimMap {
                 return false;
             }
         }
-        self.claimed_granules
-            .fetch_add(granules.end - granules.start, Ordering::Relaxed);
+        self.claimed_granules.fetch_add(granules.end - granules.start, Ordering::Relaxed);
         true
     }
 
@@ -99,9 +94,7 @@ impl ClaimMap {
     /// Sets the bits of `mask` when none of them is set.
     fn take(&self, word: usize, mask: u64) -> bool {
         let free = |bits: u64| (bits & mask == 0).then_some(bits | mask);
-        self.words[word]
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, free)
-            .is_ok()
+        self.words[word].fetch_update(Ordering::Acquire, Ordering::Relaxed, free).is_ok()
     }
 
     /// The granules that the bytes touch, `None` when one is outside the map.

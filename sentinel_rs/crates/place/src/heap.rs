@@ -96,14 +96,7 @@ impl Heap {
             high_water: 0,
         };
         if len > 0 {
-            heap.chunks.push(Chunk {
-                offset: 0,
-                len,
-                requested: 0,
-                below: NO_CHUNK,
-                above: NO_CHUNK,
-                live: false,
-            });
+            heap.chunks.push(Chunk { offset: 0, len, requested: 0, below: NO_CHUNK, above: NO_CHUNK, live: false });
             heap.bin_insert(0);
         }
         heap
@@ -221,9 +214,7 @@ impl Heap {
         let higher = std::iter::successors(self.occupied_from(first + 1), |bin| self.occupied_from(bin + 1));
         // Only the first bin can hold chunks that are too short.
         let fitting = self.bins[first].range((len, 0)..);
-        fitting
-            .chain(higher.flat_map(|bin| &self.bins[bin]))
-            .map(|(&(len, offset), &index)| (len, offset, index))
+        fitting.chain(higher.flat_map(|bin| &self.bins[bin])).map(|(&(len, offset), &index)| (len, offset, index))
     }
 
     /// The first bin from `bin` upwards that holds a chunk.
@@ -246,14 +237,7 @@ impl Heap {
     /// Makes the first `front` bytes of a chunk, which is in no bin, a free chunk of their own; `index` keeps the rest.
     fn split_front(&mut self, index: usize, front: u64) {
         let Chunk { offset, below, .. } = self.chunks[index];
-        let new = self.new_chunk(Chunk {
-            offset,
-            len: front,
-            requested: 0,
-            below,
-            above: index,
-            live: false,
-        });
+        let new = self.new_chunk(Chunk { offset, len: front, requested: 0, below, above: index, live: false });
         if let Some(chunk) = self.chunks.get_mut(below) {
             chunk.above = new;
         }
@@ -266,20 +250,8 @@ impl Heap {
 
     /// Keeps the first `len` bytes of a chunk, which is in no bin, and makes what follows a free chunk.
     fn split_back(&mut self, index: usize, len: u64) {
-        let Chunk {
-            offset,
-            len: whole,
-            above,
-            ..
-        } = self.chunks[index];
-        let rest = Chunk {
-            offset: offset + len,
-            len: whole - len,
-            requested: 0,
-            below: index,
-            above,
-            live: false,
-        };
+        let Chunk { offset, len: whole, above, .. } = self.chunks[index];
+        let rest = Chunk { offset: offset + len, len: whole - len, requested: 0, below: index, above, live: false };
         let new = self.new_chunk(rest);
         if let Some(chunk) = self.chunks.get_mut(above) {
             chunk.below = new;
@@ -350,10 +322,7 @@ mod tests {
     fn bins_grow_with_the_length_and_stay_in_range() {
         let lengths = (1..100_000u64).map(|granules| granules * GRANULE_BYTES);
         let mut last = 0;
-        for len in lengths
-            .chain((23..64).map(|bits| 1 << bits))
-            .chain([u64::MAX / 64 * 64])
-        {
+        for len in lengths.chain((23..64).map(|bits| 1 << bits)).chain([u64::MAX / 64 * 64]) {
             let bin = bin_of(len);
             assert!(bin >= last && bin < BIN_COUNT, "{len}: {bin} after {last}");
             last = bin;

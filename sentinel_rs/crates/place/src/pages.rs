@@ -43,10 +43,7 @@ impl PageTiers {
     #[must_use]
     pub fn new(base: usize, len_bytes: usize) -> Self {
         let pages = pages_of(base, len_bytes);
-        let chunk = || Chunk {
-            all: AtomicU8::new(NEVER),
-            pages: OnceLock::new(),
-        };
+        let chunk = || Chunk { all: AtomicU8::new(NEVER), pages: OnceLock::new() };
         PageTiers {
             first_page: pages.start,
             page_count: pages.len(),
@@ -70,9 +67,7 @@ impl PageTiers {
     /// The tier of the page at an address; `None` outside the range, or when it was never set.
     #[must_use]
     pub fn get(&self, addr: usize) -> Option<Tier> {
-        let page = page_of(addr)
-            .checked_sub(self.first_page)
-            .filter(|&page| page < self.page_count)?;
+        let page = page_of(addr).checked_sub(self.first_page).filter(|&page| page < self.page_count)?;
         known(self.rank(page))
     }
 
@@ -144,10 +139,7 @@ impl PageTiers {
     /// The stored rank of a page, counted from the first page.
     fn rank(&self, page: usize) -> u8 {
         let Chunk { all, pages } = &self.chunks[page / CHUNK_PAGES];
-        pages
-            .get()
-            .map_or(all, |tiers| &tiers[page % CHUNK_PAGES])
-            .load(Ordering::Relaxed)
+        pages.get().map_or(all, |tiers| &tiers[page % CHUNK_PAGES]).load(Ordering::Relaxed)
     }
 
     /// Pages as numbers counted from the first page, cut to the record.
@@ -183,17 +175,10 @@ fn slow_pages_of(tiers: &[AtomicU8]) -> u64 {
 
 /// Page numbers as pieces that lie in one chunk each: the chunk, and the numbers inside it.
 fn by_chunk(pages: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
-    let chunks = if pages.is_empty() {
-        0..0
-    } else {
-        pages.start / CHUNK_PAGES..pages.end.div_ceil(CHUNK_PAGES)
-    };
+    let chunks = if pages.is_empty() { 0..0 } else { pages.start / CHUNK_PAGES..pages.end.div_ceil(CHUNK_PAGES) };
     chunks.map(move |chunk| {
         let begin = chunk * CHUNK_PAGES;
-        (
-            chunk,
-            pages.start.saturating_sub(begin)..(pages.end - begin).min(CHUNK_PAGES),
-        )
+        (chunk, pages.start.saturating_sub(begin)..(pages.end - begin).min(CHUNK_PAGES))
     })
 }
 

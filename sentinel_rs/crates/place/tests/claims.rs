@@ -30,10 +30,7 @@ fn bytes_take_the_granules_that_they_touch() {
     assert!(!map.is_free(0, 1) && !map.is_free(2 * G - 1, 1) && map.is_free(2 * G, 1));
     assert!(map.claim(8 * G, 1), "a length that is no multiple is rounded up");
     assert!(!map.claim(9 * G, 1) && !map.is_free(9 * G, 1), "outside");
-    assert!(
-        !map.claim(u64::MAX, 2) && !map.is_free(u64::MAX, 2),
-        "past the end of the numbers"
-    );
+    assert!(!map.claim(u64::MAX, 2) && !map.is_free(u64::MAX, 2), "past the end of the numbers");
     map.release(9 * G, 1);
     assert!(map.claim(0, 0) && map.is_free(0, 0), "nothing is always free");
     assert_eq!(map.claimed_bytes(), 3 * G);
@@ -46,26 +43,12 @@ fn the_highest_claim_below_a_limit_is_found() {
     for granule in [0, 63, 64, 500, 999] {
         assert!(map.claim(granule * G, G));
     }
-    let ends = [
-        (0, 0),
-        (1, 1),
-        (63, 1),
-        (64, 64),
-        (65, 65),
-        (500, 65),
-        (501, 501),
-        (999, 501),
-        (1000, 1000),
-        (5000, 1000),
-    ];
+    let ends =
+        [(0, 0), (1, 1), (63, 1), (64, 64), (65, 65), (500, 65), (501, 501), (999, 501), (1000, 1000), (5000, 1000)];
     for (below, end) in ends {
         assert_eq!(map.highest_claimed_end(below * G), end * G, "below granule {below}");
     }
-    assert_eq!(
-        map.highest_claimed_end(500 * G + 1),
-        501 * G,
-        "granule 500 begins below"
-    );
+    assert_eq!(map.highest_claimed_end(500 * G + 1), 501 * G, "granule 500 begins below");
     assert_eq!(ClaimMap::new(0).highest_claimed_end(G), 0);
 }
 

@@ -129,28 +129,14 @@ fn gives_out_every_byte_and_then_refuses() {
 fn refuses_what_it_cannot_do_and_stays_as_it_was() {
     let mut heap = Heap::new(1 << 16);
     let block = heap.alloc(100, 64).unwrap();
-    for (size, align) in [
-        (64, 0),
-        (64, 3),
-        (64, 96),
-        (u64::MAX, 64),
-        (u64::MAX - 63, 1),
-        ((1 << 16) - 64, 64),
-    ] {
+    for (size, align) in [(64, 0), (64, 3), (64, 96), (u64::MAX, 64), (u64::MAX - 63, 1), ((1 << 16) - 64, 64)] {
         assert_eq!(heap.alloc(size, align), None, "{size} bytes at {align}");
     }
-    assert_eq!(
-        heap.alloc(64, 1 << 63),
-        None,
-        "only offset 0 is so well aligned, and it is taken"
-    );
+    assert_eq!(heap.alloc(64, 1 << 63), None, "only offset 0 is so well aligned, and it is taken");
     for offset in [block + 1, block + 64, 128, 1 << 16, u64::MAX] {
         assert_eq!(heap.free(offset), None, "{offset} is no live block");
     }
-    assert_eq!(
-        (heap.used_bytes(), heap.live_blocks(), heap.size_of(block)),
-        (128, 1, Some(100))
-    );
+    assert_eq!((heap.used_bytes(), heap.live_blocks(), heap.size_of(block)), (128, 1, Some(100)));
     assert_eq!(Heap::new(63).alloc(1, 1), None);
 }
 
@@ -167,30 +153,16 @@ fn blocks_of_size_zero_are_distinct() {
 #[test]
 fn many_badly_aligned_chunks_do_not_hide_the_last_that_fits() {
     let mut heap = Heap::new((300 << 12) + 192);
-    let (pages, tail) = (0..300)
-        .map(|page| page << 12)
-        .partition::<Vec<u64>, _>(|&page| page < 299 << 12);
+    let (pages, tail) = (0..300).map(|page| page << 12).partition::<Vec<u64>, _>(|&page| page < 299 << 12);
     // Every page but the last gets a block at its begin, so what is free in it holds 3 KiB but no aligned 3 KiB.
     for &page in &pages {
         assert_eq!(heap.alloc(64, 4096), Some(page));
     }
-    assert_eq!(
-        heap.alloc(3072, 4096),
-        Some(tail[0]),
-        "the chunk that holds it wherever it begins is far up"
-    );
+    assert_eq!(heap.alloc(3072, 4096), Some(tail[0]), "the chunk that holds it wherever it begins is far up");
     assert_eq!(heap.alloc(3072, 4096), None);
     assert_eq!(heap.free(pages[200]), Some(64));
-    assert_eq!(
-        heap.alloc(3072, 4096),
-        Some(pages[200]),
-        "the only chunk that fits is not among the shortest"
-    );
-    assert_eq!(
-        heap.alloc(3072, 64),
-        Some(64),
-        "without the alignment the first chunk will do"
-    );
+    assert_eq!(heap.alloc(3072, 4096), Some(pages[200]), "the only chunk that fits is not among the shortest");
+    assert_eq!(heap.alloc(3072, 64), Some(64), "without the alignment the first chunk will do");
 }
 
 /// Where best fit puts a block, found by looking at every gap between the live blocks.

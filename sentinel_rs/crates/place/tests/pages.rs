@@ -43,11 +43,7 @@ fn pages_that_are_covered_in_part_count_in_part() {
     assert_eq!(record.slow_bytes(BASE + 4000, 200), 200);
     assert_eq!(record.slow_bytes(BASE + 4000, 0), 0);
     record.set(BASE + 1..BASE + 2, Tier::FAST);
-    assert_eq!(
-        record.get(BASE),
-        Some(Tier::FAST),
-        "setting a part of a page sets the page"
-    );
+    assert_eq!(record.get(BASE), Some(Tier::FAST), "setting a part of a page sets the page");
     assert_eq!(record.slow_bytes(BASE + 4000, 200), 104);
     record.set(BASE + PAGE..BASE + PAGE, Tier(3));
     assert_eq!(record.get(BASE + PAGE), Some(Tier::SLOW), "an empty range sets nothing");

@@ -30,12 +30,8 @@ impl Plan {
             let leaving = |step: &&Move| step.to != Tier::FAST && step.due_layer <= step.issue_layer;
             let mut fast = unit.birth_tier == Tier::FAST || moves[index].iter().any(leaving);
             for layer in first..=last {
-                let leaves = moves[index]
-                    .iter()
-                    .any(|step| step.to != Tier::FAST && step.due_layer == layer);
-                let comes = moves[index]
-                    .iter()
-                    .any(|step| step.to == Tier::FAST && step.issue_layer == layer);
+                let leaves = moves[index].iter().any(|step| step.to != Tier::FAST && step.due_layer == layer);
+                let comes = moves[index].iter().any(|step| step.to == Tier::FAST && step.issue_layer == layer);
                 fast = (fast && !leaves) || comes;
                 bytes[layer as usize] += if fast { unit.len_bytes } else { 0 };
             }
@@ -93,9 +89,5 @@ impl Plan {
 }
 
 fn by_key(profile: &Profile) -> HashMap<SlotKey, &BufferFacts> {
-    profile
-        .buffers
-        .iter()
-        .filter_map(|buffer| buffer.key.map(|key| (key, buffer)))
-        .collect()
+    profile.buffers.iter().filter_map(|buffer| buffer.key.map(|key| (key, buffer))).collect()
 }

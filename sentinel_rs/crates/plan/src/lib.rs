@@ -41,18 +41,12 @@ impl Policy {
     /// The policy of that name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Policy> {
-        Self::NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|&(_, policy)| policy)
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|&(_, policy)| policy)
     }
 
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|&&(_, policy)| policy == self)
-            .map_or("", |&(name, _)| name)
+        Self::NAMES.iter().find(|&&(_, policy)| policy == self).map_or("", |&(name, _)| name)
     }
 }

@@ -102,15 +102,10 @@ impl Machine {
         let path = std::path::Path::new(name_or_path);
         if !path.is_file() {
             let accepted = Machine::built_in_names().join(", ");
-            return Err(MachineError::Unknown {
-                name: name_or_path.to_string(),
-                accepted,
-            });
+            return Err(MachineError::Unknown { name: name_or_path.to_string(), accepted });
         }
-        let text = std::fs::read_to_string(path).map_err(|e| MachineError::Unreadable {
-            path: name_or_path.to_string(),
-            reason: e.to_string(),
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| MachineError::Unreadable { path: name_or_path.to_string(), reason: e.to_string() })?;
         Machine::parse(name_or_path, &text)
     }
 
@@ -120,10 +115,8 @@ impl Machine {
     /// When the text is no TOML, a field is missing or unknown, a number is not above zero and finite, or there are
     /// fewer than two tiers.
     pub fn parse(source_name: &str, text: &str) -> Result<Machine, MachineError> {
-        let machine: Machine = toml::from_str(text).map_err(|e| MachineError::Malformed {
-            source_name: source_name.to_string(),
-            reason: e.to_string(),
-        })?;
+        let machine: Machine = toml::from_str(text)
+            .map_err(|e| MachineError::Malformed { source_name: source_name.to_string(), reason: e.to_string() })?;
         machine.validate(source_name)?;
         Ok(machine)
     }
@@ -136,29 +129,19 @@ impl Machine {
             accepted,
         };
         if self.tiers.len() < 2 {
-            return Err(invalid(
-                "tiers".into(),
-                self.tiers.len().to_string(),
-                "two or more, the fastest first",
-            ));
+            return Err(invalid("tiers".into(), self.tiers.len().to_string(), "two or more, the fastest first"));
         }
         let mut numbers = vec![
             ("promote_gbps".to_string(), self.promote_gbps),
             ("demote_gbps".to_string(), self.demote_gbps),
-            (
-                "lines_in_flight_per_thread".to_string(),
-                self.lines_in_flight_per_thread,
-            ),
+            ("lines_in_flight_per_thread".to_string(), self.lines_in_flight_per_thread),
         ];
         for (rank, tier) in self.tiers.iter().enumerate() {
             numbers.push((format!("tiers[{rank}].read_gbps"), tier.read_gbps));
             numbers.push((format!("tiers[{rank}].write_gbps"), tier.write_gbps));
             numbers.push((format!("tiers[{rank}].latency_ns"), tier.latency_ns));
         }
-        match numbers
-            .into_iter()
-            .find(|&(_, number)| !(number.is_finite() && number > 0.0))
-        {
+        match numbers.into_iter().find(|&(_, number)| !(number.is_finite() && number > 0.0)) {
             Some((field, number)) => Err(invalid(field, number.to_string(), "a finite number above 0")),
             None => Ok(()),
         }
@@ -205,27 +188,19 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_accepted_ones() {
         let message = Machine::by_name("optain").unwrap_err().to_string();
-        assert!(
-            message.contains("\"optain\"") && message.contains("optane, cxl, hbm-ddr"),
-            "{message}"
-        );
+        assert!(message.contains("\"optain\"") && message.contains("optane, cxl, hbm-ddr"), "{message}");
     }
 
     fn broken(from: &str, to: &str) -> String {
         let text = BUILT_IN[0].1;
         assert!(text.contains(from));
-        Machine::parse("test.toml", &text.replace(from, to))
-            .unwrap_err()
-            .to_string()
+        Machine::parse("test.toml", &text.replace(from, to)).unwrap_err().to_string()
     }
 
     #[test]
     fn numbers_that_no_machine_has_are_refused_by_field() {
         let message = broken("promote_gbps = 2.15", "promote_gbps = 0.0");
-        assert!(
-            message.contains("test.toml: promote_gbps = 0, accepted is a finite number above 0"),
-            "{message}"
-        );
+        assert!(message.contains("test.toml: promote_gbps = 0, accepted is a finite number above 0"), "{message}");
         assert!(broken("latency_ns = 339.0", "latency_ns = inf").contains("tiers[1].latency_ns = inf"));
         assert!(broken("read_gbps = 116.0", "read_gbps = -1.0").contains("tiers[0].read_gbps = -1"));
         assert!(broken("lines_in_flight_per_thread = 10.0", "lines_in_flight_per_thread = nan").contains("NaN"));

@@ -11,11 +11,7 @@ pub(crate) const PAGE: u64 = trace::PAGE_BYTES;
 /// A step with `layer_ns.len()` layers of one op each, lasting so long, and no buffers.
 pub(crate) fn step(layer_ns: &[u64]) -> Profile {
     let number = |index: usize| u32::try_from(index).unwrap();
-    let layer = |(index, &time_ns)| LayerFacts {
-        first_op: number(index),
-        last_op: number(index),
-        time_ns,
-    };
+    let layer = |(index, &time_ns)| LayerFacts { first_op: number(index), last_op: number(index), time_ns };
     let op = |(index, &time_ns)| OpFacts {
         kernel: number(index),
         layer: number(index),
@@ -81,18 +77,9 @@ fn buffer_draw() -> impl Strategy<Value = BufferDraw> {
 
 /// A random well-formed trace of at most 60 ops and 80 buffers, with marked layers.
 pub(crate) fn traces() -> impl Strategy<Value = StepTrace> {
-    let op = (
-        0_u32..20,
-        prop::bool::weighted(0.3),
-        0_u64..2_000_000,
-        prop::collection::vec(0.0..1.0, 0..3),
-    );
-    (
-        prop::collection::vec(op, 1..60),
-        prop::collection::vec(buffer_draw(), 0..80),
-        1_u32..4,
-    )
-        .prop_map(|(op_draws, buffer_draws, inter_op_threads)| {
+    let op = (0_u32..20, prop::bool::weighted(0.3), 0_u64..2_000_000, prop::collection::vec(0.0..1.0, 0..3));
+    (prop::collection::vec(op, 1..60), prop::collection::vec(buffer_draw(), 0..80), 1_u32..4).prop_map(
+        |(op_draws, buffer_draws, inter_op_threads)| {
             let mut layer = 0;
             let mut clock = 0;
             let mut ops = Vec::new();
@@ -120,19 +107,14 @@ pub(crate) fn traces() -> impl Strategy<Value = StepTrace> {
                 ops,
                 buffers,
             }
-        })
+        },
+    )
 }
 
 /// The op at this share of the way from `first` to `last`.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss
-)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
 fn at(share: f64, first: usize, last: usize) -> u32 {
-    u32::try_from(first + ((last - first + 1) as f64 * share) as usize)
-        .unwrap()
-        .min(u32::try_from(last).unwrap())
+    u32::try_from(first + ((last - first + 1) as f64 * share) as usize).unwrap().min(u32::try_from(last).unwrap())
 }
 
 fn buffers(ops: &[Op], draws: Vec<BufferDraw>) -> Vec<Buffer> {
@@ -142,11 +124,7 @@ fn buffers(ops: &[Op], draws: Vec<BufferDraw>) -> Vec<Buffer> {
     for draw in draws {
         let birth = if draw.kind < 4 { 0 } else { at(draw.birth, 0, last) };
         let dies = draw.kind > 4;
-        let death = if dies {
-            at(draw.life, birth as usize, last)
-        } else {
-            at(1.0, 0, last)
-        };
+        let death = if dies { at(draw.life, birth as usize, last) } else { at(1.0, 0, last) };
         let origin = match draw.kind {
             0 => Origin::External,
             1..=3 => Origin::Persistent,
@@ -157,11 +135,8 @@ fn buffers(ops: &[Op], draws: Vec<BufferDraw>) -> Vec<Buffer> {
                 Origin::Step { op: birth, ordinal }
             }
         };
-        let access = |(share, write)| Access {
-            op: at(share, birth as usize, death as usize),
-            write,
-            bytes: draw.size_bytes,
-        };
+        let access =
+            |(share, write)| Access { op: at(share, birth as usize, death as usize), write, bytes: draw.size_bytes };
         let mut accesses: Vec<Access> = draw.uses.into_iter().map(access).collect();
         accesses.sort_by_key(|access| access.op);
         buffers.push(Buffer {
@@ -173,4 +148,45 @@ fn buffers(ops: &[Op], draws: Vec<BufferDraw>) -> Vec<Buffer> {
         });
     }
     buffers
+}
+
+/// A step of the size of a large model: `op_count` ops in layers of 80, four buffers each, of which every fifth outlives
+/// its layer.
+pub(crate) fn large_step(op_count: u32) -> StepTrace {
+    let mut ops = Vec::new();
+    let mut buffers = Vec::new();
+    for index in 0..op_count {
+        ops.push(Op {
+            kernel: index,
+            name: format!("op{index}"),
+            kind: "Op".into(),
+            layer: index / 80,
+            start_ns: u64::from(index) * 100_000,
+            end_ns: u64::from(index + 1) * 100_000,
+            predecessors: (0..index).rev().step_by(3).take(2).collect(),
+        });
+        for ordinal in 0..4 {
+            let draw = (index * 4 + ordinal).wrapping_mul(2_654_435_761) >> 8;
+            let life = if draw % 5 == 0 { draw / 5 % op_count } else { draw % 7 };
+            let death = (index + life).min(op_count - 1);
+            let size_bytes = SLOT_MIN_BYTES + u64::from(draw % 1_000_003);
+            let access = |op, write| Access { op, write, bytes: size_bytes };
+            buffers.push(Buffer {
+                size_bytes,
+                origin: Origin::Step { op: index, ordinal },
+                death_op: Some(death),
+                temporary: death == index,
+                accesses: vec![access(index, true), access(death, false)],
+            });
+        }
+    }
+    StepTrace {
+        tensorflow_version: "1.13.1".into(),
+        step_number: 10,
+        intra_op_threads: 1,
+        inter_op_threads: 4,
+        layer_source: LayerSource::Marked,
+        ops,
+        buffers,
+    }
 }

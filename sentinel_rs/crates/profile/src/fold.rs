@@ -31,28 +31,17 @@ pub fn fold(trace: &StepTrace) -> Result<Profile, FoldError> {
     }
     let violations = trace.violations();
     if let Some(first) = violations.first() {
-        return Err(FoldError::Malformed {
-            count: violations.len(),
-            first: first.0.clone(),
-        });
+        return Err(FoldError::Malformed { count: violations.len(), first: first.0.clone() });
     }
     let ops = fold_ops(trace);
     let scratch_kernels = scratch_kernels(trace);
     let keys = slot_keys(trace, &scratch_kernels)?;
-    let buffers: Vec<BufferFacts> = trace
-        .buffers
-        .iter()
-        .zip(keys)
-        .map(|(buffer, key)| fold_buffer(buffer, key, &ops))
-        .collect();
+    let buffers: Vec<BufferFacts> =
+        trace.buffers.iter().zip(keys).map(|(buffer, key)| fold_buffer(buffer, key, &ops)).collect();
     Ok(Profile {
         layers: fold_layers(&ops),
         peak_live_bytes: peak_bytes(ops.len(), &buffers, |buffer| buffer.class != Class::External),
-        persistent_bytes: buffers
-            .iter()
-            .filter(|b| b.class == Class::Persistent)
-            .map(|b| b.size_bytes)
-            .sum(),
+        persistent_bytes: buffers.iter().filter(|b| b.class == Class::Persistent).map(|b| b.size_bytes).sum(),
         unplanned_peak_bytes: peak_bytes(ops.len(), &buffers, |buffer| buffer.class == Class::Scratch),
         inter_op_threads: trace.inter_op_threads,
         scratch_kernels: scratch_kernels.into_iter().collect(),
@@ -98,11 +87,7 @@ fn fold_layers(ops: &[OpFacts]) -> Vec<LayerFacts> {
     for (index, op) in ops.iter().enumerate() {
         let index = index32(index);
         if op.layer as usize == layers.len() {
-            layers.push(LayerFacts {
-                first_op: index,
-                last_op: index,
-                time_ns: 0,
-            });
+            layers.push(LayerFacts { first_op: index, last_op: index, time_ns: 0 });
         }
         let layer = &mut layers[op.layer as usize];
         layer.last_op = index;
@@ -121,11 +106,7 @@ fn scratch_kernels(trace: &StepTrace) -> BTreeSet<u32> {
             }
         }
     }
-    let crowded = trace
-        .ops
-        .iter()
-        .zip(counts)
-        .filter(|&(_, count)| count > SCRATCH_MIN_COUNT);
+    let crowded = trace.ops.iter().zip(counts).filter(|&(_, count)| count > SCRATCH_MIN_COUNT);
     crowded.map(|(op, _)| op.kernel).collect()
 }
 
@@ -136,10 +117,7 @@ fn slot_keys(trace: &StepTrace, scratch_kernels: &BTreeSet<u32>) -> Result<Vec<O
     for (index, buffer) in trace.buffers.iter().enumerate() {
         if let Origin::Step { op, ordinal } = buffer.origin {
             if buffer.size_bytes >= SLOT_MIN_BYTES {
-                by_kernel
-                    .entry(trace.ops[op as usize].kernel)
-                    .or_default()
-                    .push((ordinal, index));
+                by_kernel.entry(trace.ops[op as usize].kernel).or_default().push((ordinal, index));
             }
         }
     }
@@ -158,10 +136,7 @@ fn slot_keys(trace: &StepTrace, scratch_kernels: &BTreeSet<u32>) -> Result<Vec<O
             if scratch && trace.buffers[index].size_bytes <= SCRATCH_MAX_BYTES {
                 skipped += 1;
             } else {
-                keys[index] = Some(SlotKey {
-                    kernel,
-                    ordinal: ordinal - skipped,
-                });
+                keys[index] = Some(SlotKey { kernel, ordinal: ordinal - skipped });
             }
         }
     }

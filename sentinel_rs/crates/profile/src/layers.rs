@@ -37,11 +37,7 @@ pub fn infer_layers(trace: &StepTrace) -> Vec<u32> {
 
 /// Durations; one each when the trace's clock has told none.
 fn op_times(trace: &StepTrace) -> Vec<u64> {
-    let times: Vec<u64> = trace
-        .ops
-        .iter()
-        .map(|op| op.end_ns.saturating_sub(op.start_ns))
-        .collect();
+    let times: Vec<u64> = trace.ops.iter().map(|op| op.end_ns.saturating_sub(op.start_ns)).collect();
     if times.iter().all(|&time| time == 0) {
         return vec![1; times.len()];
     }
@@ -50,11 +46,8 @@ fn op_times(trace: &StepTrace) -> Vec<u64> {
 
 fn scope_layers(trace: &StepTrace) -> Vec<u32> {
     let optimizers = optimizer_scopes(trace);
-    let is_optimizer = |name: &str| {
-        optimizers
-            .iter()
-            .any(|scope| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('/')))
-    };
+    let is_optimizer =
+        |name: &str| optimizers.iter().any(|scope| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('/')));
     let mut seen = HashSet::new();
     let mut layers = Vec::with_capacity(trace.ops.len());
     let mut layer = 0;
@@ -66,11 +59,7 @@ fn scope_layers(trace: &StepTrace) -> Vec<u32> {
         }
         layers.push(layer);
     }
-    let tail = trace
-        .ops
-        .iter()
-        .skip(last_opening)
-        .position(|op| is_optimizer(&op.name));
+    let tail = trace.ops.iter().skip(last_opening).position(|op| is_optimizer(&op.name));
     if let Some(offset) = tail.filter(|&offset| offset > 0) {
         layers[last_opening + offset..].fill(layer + 1);
     }
@@ -84,9 +73,7 @@ fn optimizer_scopes(trace: &StepTrace) -> BTreeSet<&str> {
         let kind = kind.strip_prefix("Sparse").unwrap_or(kind);
         kind.starts_with("Apply")
     });
-    applies
-        .filter_map(|op| op.name.find("/update_").map(|end| &op.name[..end]))
-        .collect()
+    applies.filter_map(|op| op.name.find("/update_").map(|end| &op.name[..end])).collect()
 }
 
 /// Text up to the last `/`, or nothing.
@@ -97,10 +84,7 @@ fn parent(name: &str) -> &str {
 /// Whether `tf.gradients` makes ops in this top scope: `gradients`, and `gradients_1` for a second call.
 fn is_gradients(top: &str) -> bool {
     top.strip_prefix("gradients").is_some_and(|rest| {
-        rest.is_empty()
-            || rest
-                .strip_prefix('_')
-                .is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()))
+        rest.is_empty() || rest.strip_prefix('_').is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()))
     })
 }
 

@@ -4,6 +4,8 @@
 
 mod fold;
 mod layers;
+#[cfg(test)]
+mod tests;
 
 pub use fold::{fold, FoldError};
 pub use layers::infer_layers;

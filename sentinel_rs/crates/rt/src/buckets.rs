@@ -106,7 +106,8 @@ impl Bucket {
             return None;
         }
         self.changed_in_a_row = 0;
-        let next = if self.profiles < MAX_PROFILES { Phase::Warmup } else { Phase::Unmanaged("its shapes keep changing") };
+        let next =
+            if self.profiles < MAX_PROFILES { Phase::Warmup } else { Phase::Unmanaged("its shapes keep changing") };
         match std::mem::replace(&mut self.phase, next) {
             Phase::Managed(managed) => Some(managed),
             _ => None,
@@ -158,4 +159,3 @@ impl LateChoice {
         }
     }
 }
-

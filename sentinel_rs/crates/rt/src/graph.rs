@@ -12,8 +12,7 @@ impl GraphEdges {
     /// From node names and edges between their indices; an edge out of range is ignored.
     #[must_use]
     pub fn new(names: &[String], edges: &[(u32, u32)]) -> GraphEdges {
-        let mut inputs: HashMap<String, Vec<String>> =
-            names.iter().map(|name| (name.clone(), Vec::new())).collect();
+        let mut inputs: HashMap<String, Vec<String>> = names.iter().map(|name| (name.clone(), Vec::new())).collect();
         for &(from, to) in edges {
             let (Some(from), Some(to)) = (names.get(from as usize), names.get(to as usize)) else { continue };
             if let Some(list) = inputs.get_mut(to) {

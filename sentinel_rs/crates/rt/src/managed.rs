@@ -18,8 +18,6 @@ const POOL_STEP_BYTES: u64 = 64 << 10;
 pub struct Managed {
     /// The plan at its address.
     pub arena: Arc<Arena>,
-    /// Peak of live bytes of the profiled step.
-    pub peak_bytes: u64,
     /// Where its layers come from.
     pub layer_source: LayerSource,
     layers: u32,
@@ -41,14 +39,13 @@ pub struct Managed {
 impl Managed {
     /// A plan that no step has followed yet.
     #[must_use]
-    pub fn new(arena: Arc<Arena>, peak_bytes: u64, layer_source: LayerSource) -> Managed {
+    pub fn new(arena: Arc<Arena>, layer_source: LayerSource) -> Managed {
         let plan = arena.plan();
         let layers = u32::try_from(plan.layer_first_op.len()).unwrap_or(u32::MAX).max(1);
         let mut moves: Vec<plan::Move> = plan.intervals.iter().flat_map(|interval| interval.moves.clone()).collect();
         moves.sort_by_key(|step| step.issue_layer);
         let late = if plan.may_be_late { LateChoice::TryWaiting } else { LateChoice::Wait };
         Managed {
-            peak_bytes,
             layer_source,
             layers,
             moves,

@@ -112,9 +112,10 @@ impl Memory {
         let (fast, slow, small, plans) = (carve(heap_bytes), carve(heap_bytes), carve(small_bytes), carve(plan_bytes));
         tiers.place(fast.clone(), Tier::FAST)?;
         tiers.place(small.clone(), Tier::FAST)?;
-        let pages = PageTiers::new(whole.start, whole.len() as u64);
+        let pages = PageTiers::new(whole.start, whole.len());
         let shard = usize_of(SMALL_SHARD_BYTES);
-        let small = (0..SMALL_SHARDS).map(|i| Area::new(small.start + i * shard..small.start + (i + 1) * shard)).collect();
+        let small =
+            (0..SMALL_SHARDS).map(|i| Area::new(small.start + i * shard..small.start + (i + 1) * shard)).collect();
         Ok(Memory {
             budget: Budget::new(fast_bytes),
             pages,
@@ -155,7 +156,8 @@ impl Memory {
     /// and more have their pages to themselves, so that they can move.
     pub fn alloc_heap(&self, size_bytes: u64, align_bytes: u64, tier: Tier) -> Option<usize> {
         let whole_pages = size_bytes >= SLOT_MIN_BYTES;
-        let size = if whole_pages { page_ceil(size_bytes) } else { size_bytes.max(1).next_multiple_of(MIN_ALIGN_BYTES) };
+        let size =
+            if whole_pages { page_ceil(size_bytes) } else { size_bytes.max(1).next_multiple_of(MIN_ALIGN_BYTES) };
         let align = align_bytes.max(if whole_pages { PAGE_BYTES } else { MIN_ALIGN_BYTES });
         if tier == Tier::FAST {
             if !self.budget.try_reserve(size) {
@@ -185,7 +187,7 @@ impl Memory {
         if self.slow.range.contains(&addr) && self.pages.get(addr).is_none() {
             return len_bytes;
         }
-        self.pages.slow_bytes(addr, len_bytes)
+        self.pages.slow_bytes(addr, usize_of(len_bytes))
     }
 
     /// Requested size of the live block that begins at `addr`, rounded as the heap rounds.

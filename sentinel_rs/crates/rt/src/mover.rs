@@ -72,7 +72,9 @@ impl Mover {
             [("sentinel-promote", &mover.promotions, Tier::FAST), ("sentinel-demote", &mover.demotions, Tier::SLOW)]
         {
             let (direction, memory, counters) = (Arc::clone(direction), Arc::clone(memory), Arc::clone(counters));
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || serve(&direction, to, &memory, &counters))?;
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || serve(&direction, to, &memory, &counters))?;
         }
         Ok(mover)
     }
@@ -101,7 +103,8 @@ impl Mover {
     pub fn await_promotions(&self, layer: u64) -> Duration {
         let began = Instant::now();
         let mut queue = self.promotions.queue();
-        while queue.jobs.iter().chain(&queue.travelling).any(|job| job.due <= layer) && began.elapsed() < LONGEST_STALL {
+        while queue.jobs.iter().chain(&queue.travelling).any(|job| job.due <= layer) && began.elapsed() < LONGEST_STALL
+        {
             if queue.starved && self.demotions.queue().is_idle() {
                 break;
             }

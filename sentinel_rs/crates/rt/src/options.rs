@@ -105,7 +105,11 @@ fn refuse(option: &str, value: impl std::fmt::Display, accepted: impl Into<Strin
 pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Options>, OptionError> {
     let mut message = sentinel_field(config)?;
     if let Some(number) = message.special_fields.unknown_fields().iter().map(|(number, _)| number).next() {
-        return Err(refuse("config.experimental.sentinel", format!("field {number}"), "no such field in SentinelOptions"));
+        return Err(refuse(
+            "config.experimental.sentinel",
+            format!("field {number}"),
+            "no such field in SentinelOptions",
+        ));
     }
     let fast_variable = apply_variables(&mut message, variables)?;
     if variables.iter().any(|(name, value)| name == "SENTINEL" && value == "0") {
@@ -142,7 +146,8 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
 
 /// The bytes of field 200 of field 16 of a serialized `ConfigProto`; repeated ones merge, as the wire format says.
 fn sentinel_field(config: &[u8]) -> Result<SentinelOptions, OptionError> {
-    let broken = |error: protobuf::Error| refuse("config.experimental.sentinel", error, "not a SentinelOptions message");
+    let broken =
+        |error: protobuf::Error| refuse("config.experimental.sentinel", error, "not a SentinelOptions message");
     let mut options = SentinelOptions::new();
     for experimental in submessages(config, CONFIG_EXPERIMENTAL).map_err(broken)? {
         for field in submessages(&experimental, EXPERIMENTAL_SENTINEL).map_err(broken)? {
@@ -215,7 +220,8 @@ fn apply_variables(message: &mut SentinelOptions, variables: &[(String, String)]
 
 /// `2G`, `512M`, `64k`, `1000000` or `20%`.
 fn parse_fast(option: &str, text: &str) -> Result<FastBudget, OptionError> {
-    let accepted = "accepted are bytes with an optional K, M, G or T (powers of 1024), or a share of the peak such as 20%";
+    let accepted =
+        "accepted are bytes with an optional K, M, G or T (powers of 1024), or a share of the peak such as 20%";
     let refused = || refuse(option, text, accepted);
     let trimmed = text.trim();
     if let Some(percent) = trimmed.strip_suffix('%') {
@@ -325,7 +331,10 @@ mod tests {
             drop(out);
             bytes
         };
-        wrap(CONFIG_EXPERIMENTAL, &wrap(EXPERIMENTAL_SENTINEL, &options.write_to_bytes().expect("a message serializes")))
+        wrap(
+            CONFIG_EXPERIMENTAL,
+            &wrap(EXPERIMENTAL_SENTINEL, &options.write_to_bytes().expect("a message serializes")),
+        )
     }
 
     fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -361,7 +370,8 @@ mod tests {
 
     #[test]
     fn bytes_are_spelled_as_people_do() {
-        for (text, bytes) in [("2G", 2 << 30), ("512M", 512 << 20), ("64k", 64 << 10), ("1000", 1000), ("1T", 1 << 40)] {
+        for (text, bytes) in [("2G", 2 << 30), ("512M", 512 << 20), ("64k", 64 << 10), ("1000", 1000), ("1T", 1 << 40)]
+        {
             assert_eq!(parse_fast("SENTINEL_FAST", text), Ok(FastBudget::Bytes(bytes)), "{text}");
         }
         for text in ["", "G", "1X", "-1", "0", "1.5G", "0%", "101%", "x%", "99999999999T", "ééé"] {

@@ -33,7 +33,7 @@ impl Runtime {
         };
         {
             let mut steps = self.lock_steps();
-            steps.peak_bytes = steps.peak_bytes.max(profile.peak_live_bytes);
+            steps.peak_bytes = steps.peak_bytes.max(recording.peak_live_bytes);
             if let FastBudget::Fraction(share) = self.options.fast {
                 self.memory.budget.set_allowed(share_of(steps.peak_bytes, share));
             }
@@ -89,7 +89,7 @@ impl Runtime {
             plan.fast_needed_bytes,
             allowed
         );
-        Phase::Managed(Arc::new(Managed::new(arena, profile.peak_live_bytes, recording.trace.layer_source)))
+        Phase::Managed(Arc::new(Managed::new(arena, recording.trace.layer_source)))
     }
 
     /// Says when the budget is below what the policy needs; false when that must stop training.

@@ -36,6 +36,9 @@ struct Log {
     addresses: Vec<usize>,
     live: HashMap<usize, u32>,
     ordinals: HashMap<u32, u32>,
+    live_bytes: u64,
+    peak_live_bytes: u64,
+    persistent_bytes: u64,
 }
 
 /// The recorder of one step.
@@ -52,6 +55,9 @@ pub struct Recording {
     pub trace: StepTrace,
     /// Address of each buffer, by buffer index.
     pub addresses: Vec<usize>,
+    /// Largest sum of live bytes at any moment, persistent buffers included. The trace knows lives by whole operations only,
+    /// so a sum made from it is larger: temporaries that follow each other within one operation seem to meet.
+    pub peak_live_bytes: u64,
 }
 
 /// What the recorder cannot know by itself.
@@ -122,6 +128,8 @@ impl Recorder {
         };
         let index = log.add(addr, size_bytes, Origin::Step { op: execution, ordinal });
         log.live.insert(addr, index);
+        log.live_bytes += size_bytes;
+        log.peak_live_bytes = log.peak_live_bytes.max(log.live_bytes);
     }
 
     /// A block was freed; `running` names the execution inside which that happened.
@@ -133,6 +141,7 @@ impl Recorder {
         if let Origin::Step { op, .. } = buffer.origin {
             buffer.death_op = Some(last.max(op));
             buffer.temporary = Some(op) == running;
+            log.live_bytes -= log.buffers[index as usize].size_bytes;
         }
     }
 
@@ -172,7 +181,8 @@ impl Recorder {
             ops,
             buffers,
         };
-        Recording { trace, addresses: log.addresses }
+        let peak_live_bytes = log.peak_live_bytes + log.persistent_bytes;
+        Recording { trace, addresses: log.addresses, peak_live_bytes }
     }
 }
 
@@ -197,6 +207,9 @@ impl Log {
                     Some(size) => (size, Origin::Persistent),
                     None => (touch.bytes, Origin::External),
                 };
+                if origin == Origin::Persistent {
+                    self.persistent_bytes += size;
+                }
                 let index = self.add(touch.addr, size, origin);
                 self.live.insert(touch.addr, index);
                 index

@@ -183,7 +183,7 @@ impl Runtime {
     /// A part of the step `tag` is over; the last part ends it. `ok` is false when the step failed.
     pub fn step_ends(self: &Arc<Self>, tag: u32, ok: bool) {
         let mut steps = self.lock_steps();
-        if !self.active.load().as_deref().is_some_and(|active| active.tag == tag) {
+        if self.active.load().as_deref().is_none_or(|active| active.tag != tag) {
             return;
         }
         let Some(running) = &mut steps.running else { return };
@@ -258,6 +258,9 @@ impl Runtime {
                 Phase::Managed(_) => "managed",
                 _ => "unmanaged",
             };
+            if let Phase::Unmanaged(reason) = &phase {
+                log::info!("sentinel: a graph runs without a plan: {reason}");
+            }
             match steps.bucket_mut(graph, signature) {
                 Some(bucket) => bucket.phase = phase,
                 None => {

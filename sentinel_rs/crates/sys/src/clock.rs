@@ -18,13 +18,12 @@ mod tests {
 
     #[test]
     fn goes_forward_as_fast_as_time() {
-        let (begin_ns, begin) = (monotonic_ns(), Instant::now());
+        let outer = Instant::now();
+        let begin_ns = monotonic_ns();
+        let inner = Instant::now();
         std::thread::sleep(Duration::from_millis(20));
-        let inner = begin.elapsed();
+        let inside = inner.elapsed();
         let passed = Duration::from_nanos(monotonic_ns() - begin_ns);
-        assert!(
-            passed >= inner && passed <= begin.elapsed() + Duration::from_millis(1),
-            "{passed:?}"
-        );
+        assert!(inside <= passed && passed <= outer.elapsed(), "{passed:?}");
     }
 }

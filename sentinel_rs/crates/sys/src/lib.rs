@@ -13,3 +13,8 @@ pub mod process;
 pub mod topology;
 
 pub use error::{errno_text, Error};
+
+/// Error numbers that callers tell apart, and those that their tests let calls fail with.
+pub mod errno {
+    pub use libc::{EACCES, EBUSY, EFAULT, EINVAL, ENODEV, ENOENT, ENOMEM, ENOSYS, EPERM, ESRCH};
+}

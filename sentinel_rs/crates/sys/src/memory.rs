@@ -21,25 +21,14 @@ static RESERVED: RwLock<Vec<Range<usize>>> = RwLock::new(Vec::new());
 /// [`Error::Reserve`] when the system has no such address space, or the length is zero.
 pub fn reserve(len_bytes: usize) -> Result<Range<usize>, Error> {
     let refused = |errno: i32| Error::Reserve { len_bytes, errno };
-    let len = len_bytes
-        .checked_next_multiple_of(HUGE_PAGE_BYTES)
-        .ok_or_else(|| refused(libc::ENOMEM))?;
+    let len = len_bytes.checked_next_multiple_of(HUGE_PAGE_BYTES).ok_or_else(|| refused(libc::ENOMEM))?;
     let whole = len.checked_add(HUGE_PAGE_BYTES).ok_or_else(|| refused(libc::ENOMEM))?;
     if len == 0 {
         return Err(refused(libc::EINVAL));
     }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: without MAP_FIXED and with a null hint the kernel chooses addresses that nothing uses yet.
-    let begin = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            whole,
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags,
-            -1,
-            0,
-        )
-    };
+    let begin = unsafe { libc::mmap(std::ptr::null_mut(), whole, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if begin == libc::MAP_FAILED {
         return Err(refused(Errno::last_raw()));
     }
@@ -47,10 +36,7 @@ pub fn reserve(len_bytes: usize) -> Result<Range<usize>, Error> {
     let range = begin.next_multiple_of(HUGE_PAGE_BYTES)..begin.next_multiple_of(HUGE_PAGE_BYTES) + len;
     unmap(begin..range.start);
     unmap(range.end..begin + whole);
-    RESERVED
-        .write()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(range.clone());
+    RESERVED.write().unwrap_or_else(PoisonError::into_inner).push(range.clone());
     Ok(range)
 }
 
@@ -78,10 +64,7 @@ pub fn advise_huge_pages(range: &Range<usize>) -> Result<(), Error> {
 /// system refuses, for instance `EINVAL` for locked pages.
 pub fn discard(range: &Range<usize>) -> Result<(), Error> {
     if !is_reserved(range) {
-        return Err(Error::NotReserved {
-            addr: range.start,
-            len_bytes: range.len(),
-        });
+        return Err(Error::NotReserved { addr: range.start, len_bytes: range.len() });
     }
     // SAFETY: `is_reserved` says that the range is memory that this module mapped. No Rust object or reference lives in it:
     // this crate makes none, and code that does through the bare address has to vouch for it in its own unsafe block.
@@ -95,9 +78,7 @@ pub fn is_reserved(range: &Range<usize>) -> bool {
     let reserved = RESERVED.read().unwrap_or_else(PoisonError::into_inner);
     aligned
         && range.start <= range.end
-        && reserved
-            .iter()
-            .any(|whole| whole.start <= range.start && range.end <= whole.end)
+        && reserved.iter().any(|whole| whole.start <= range.start && range.end <= whole.end)
 }
 
 /// # Safety
@@ -108,12 +89,7 @@ unsafe fn advise(range: &Range<usize>, advice: libc::c_int, name: &'static str) 
     if result == 0 {
         return Ok(());
     }
-    Err(Error::Advise {
-        advice: name,
-        addr: range.start,
-        len_bytes: range.len(),
-        errno: Errno::last_raw(),
-    })
+    Err(Error::Advise { advice: name, addr: range.start, len_bytes: range.len(), errno: Errno::last_raw() })
 }
 
 #[cfg(test)]
@@ -150,21 +126,9 @@ mod tests {
 
     #[test]
     fn refuses_lengths_that_cannot_be() {
-        assert_eq!(
-            reserve(0),
-            Err(Error::Reserve {
-                len_bytes: 0,
-                errno: libc::EINVAL
-            })
-        );
+        assert_eq!(reserve(0), Err(Error::Reserve { len_bytes: 0, errno: libc::EINVAL }));
         for len_bytes in [usize::MAX, usize::MAX - 2 * HUGE_PAGE_BYTES, 1 << 60] {
-            assert_eq!(
-                reserve(len_bytes),
-                Err(Error::Reserve {
-                    len_bytes,
-                    errno: libc::ENOMEM
-                })
-            );
+            assert_eq!(reserve(len_bytes), Err(Error::Reserve { len_bytes, errno: libc::ENOMEM }));
         }
     }
 
@@ -179,13 +143,7 @@ mod tests {
         let reversed = range.end..range.start;
         for refused in [begin..begin + PAGE_BYTES, misaligned, too_long, reversed] {
             let error = discard(&refused).unwrap_err();
-            assert_eq!(
-                error,
-                Error::NotReserved {
-                    addr: refused.start,
-                    len_bytes: refused.len()
-                }
-            );
+            assert_eq!(error, Error::NotReserved { addr: refused.start, len_bytes: refused.len() });
             assert_eq!(error.errno(), libc::EINVAL);
         }
         assert!(other.iter().all(|&byte| byte == 1));
@@ -194,12 +152,7 @@ mod tests {
     #[test]
     fn refused_advice_names_the_range() {
         let range = 8..16;
-        let expected = Error::Advise {
-            advice: "MADV_HUGEPAGE",
-            addr: 8,
-            len_bytes: 8,
-            errno: libc::EINVAL,
-        };
+        let expected = Error::Advise { advice: "MADV_HUGEPAGE", addr: 8, len_bytes: 8, errno: libc::EINVAL };
         assert_eq!(advise_huge_pages(&range), Err(expected));
     }
 }

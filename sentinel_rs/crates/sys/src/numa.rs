@@ -53,28 +53,15 @@ pub enum PageStatus {
 /// does not know; `EFAULT` for addresses that are not mapped; `EPERM` and `ENOSYS` where containers forbid the call; and
 /// `ENOMEM` when the process has too many mappings, which differing policies cause.
 pub fn bind(range: &Range<usize>, policy: Policy, nodes: &[u32]) -> Result<(), Error> {
-    let refused = |errno: i32| Error::Bind {
-        addr: range.start,
-        len_bytes: range.len(),
-        policy,
-        nodes: nodes.to_vec(),
-        errno,
-    };
+    let refused =
+        |errno: i32| Error::Bind { addr: range.start, len_bytes: range.len(), policy, nodes: nodes.to_vec(), errno };
     let mask = node_mask(nodes).ok_or_else(|| refused(libc::EINVAL))?;
     // The kernel takes one bit less than it is told.
     let mask_bits = mask.len() * WORD_BITS + 1;
     // SAFETY: the mask is valid for reads of its length; a policy decides where pages come from and changes no contents,
     // wherever the range is.
     let result = unsafe {
-        libc::syscall(
-            abi::SYS_MBIND,
-            range.start,
-            range.len(),
-            policy.number(),
-            mask.as_ptr(),
-            mask_bits,
-            0,
-        )
+        libc::syscall(abi::SYS_MBIND, range.start, range.len(), policy.number(), mask.as_ptr(), mask_bits, 0)
     };
     if result == 0 {
         Ok(())
@@ -129,11 +116,7 @@ unsafe fn call_move_pages(pages: &[usize], nodes: *const libc::c_int) -> Result<
     }
     let errno = Errno::last_raw();
     let settled_pages = statuses.iter().filter(|&&status| status != UNSETTLED).count();
-    Err(Error::MovePages {
-        pages: pages.len(),
-        settled_pages,
-        errno,
-    })
+    Err(Error::MovePages { pages: pages.len(), settled_pages, errno })
 }
 
 fn page_status(status: libc::c_int) -> PageStatus {
@@ -205,10 +188,7 @@ mod tests {
         if is_forbidden(&found) {
             return;
         }
-        assert_eq!(
-            found.unwrap(),
-            [PageStatus::OnNode(0), PageStatus::Failed(libc::ENOENT)]
-        );
+        assert_eq!(found.unwrap(), [PageStatus::OnNode(0), PageStatus::Failed(libc::ENOENT)]);
         assert_eq!(move_pages(&[range.start], 0).unwrap(), [PageStatus::OnNode(0)]);
     }
 
@@ -234,11 +214,7 @@ mod tests {
         }
         let moved = move_pages(&[range.start], MAX_NODE);
         if !is_forbidden(&moved) {
-            let nothing_done = Error::MovePages {
-                pages: 1,
-                settled_pages: 0,
-                errno: libc::ENODEV,
-            };
+            let nothing_done = Error::MovePages { pages: 1, settled_pages: 0, errno: libc::ENODEV };
             assert_eq!(moved, Err(nothing_done));
         }
     }

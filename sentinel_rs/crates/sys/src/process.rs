@@ -10,9 +10,7 @@ impl HomeProcess {
     /// This process.
     #[must_use]
     pub fn here() -> Self {
-        HomeProcess {
-            pid: std::process::id(),
-        }
+        HomeProcess { pid: std::process::id() }
     }
 
     /// Whether the caller runs in a child that was forked off after [`HomeProcess::here`]. Costs one `getpid`.

@@ -33,23 +33,13 @@ impl Topology {
     /// [`Error::ReadFile`] and [`Error::ParseFile`], with the file.
     pub fn probe(folder: &Path) -> Result<Self, Error> {
         if !folder.exists() {
-            let node = Node {
-                id: 0,
-                has_cpus: true,
-                total_bytes: total_ram_bytes()?,
-                distances: Vec::new(),
-            };
+            let node = Node { id: 0, has_cpus: true, total_bytes: total_ram_bytes()?, distances: Vec::new() };
             return Ok(Topology { nodes: vec![node] });
         }
         let path = folder.join("online");
         let text = read_text(&path)?;
-        let online = NodeList::parse(&text)
-            .map_err(|_| unexpected(&path, &text, "a list of nodes such as 0-1"))?
-            .nodes;
-        let nodes = online
-            .iter()
-            .map(|&id| read_node(folder, id, &online))
-            .collect::<Result<_, _>>()?;
+        let online = NodeList::parse(&text).map_err(|_| unexpected(&path, &text, "a list of nodes such as 0-1"))?.nodes;
+        let nodes = online.iter().map(|&id| read_node(folder, id, &online)).collect::<Result<_, _>>()?;
         Ok(Topology { nodes })
     }
 
@@ -96,18 +86,12 @@ impl NodeList {
     /// # Errors
     /// When the text is anything else, or names a node above 1023.
     pub fn parse(text: &str) -> Result<Self, NodeListError> {
-        let wrong = |reason: String| NodeListError {
-            text: text.trim().to_owned(),
-            reason,
-        };
+        let wrong = |reason: String| NodeListError { text: text.trim().to_owned(), reason };
         let number = |part: &str| -> Result<u32, NodeListError> {
             // `parse` alone would accept a sign.
             let digits = part.bytes().all(|byte| byte.is_ascii_digit());
-            let node = part
-                .parse()
-                .ok()
-                .filter(|_| digits)
-                .ok_or_else(|| wrong(format!("`{part}` is not a number")))?;
+            let node =
+                part.parse().ok().filter(|_| digits).ok_or_else(|| wrong(format!("`{part}` is not a number")))?;
             if node > MAX_NODE {
                 return Err(wrong(format!("node {node} is above {MAX_NODE}")));
             }
@@ -156,12 +140,7 @@ fn read_node(folder: &Path, id: u32, online: &[u32]) -> Result<Node, Error> {
     let has_cpus = !read_text(&folder.join("cpulist"))?.trim().is_empty();
     let total_bytes = memory_total(&folder.join("meminfo"), &format!("Node {id} MemTotal:"))?;
     let distances = read_distances(&folder.join("distance"), online)?;
-    Ok(Node {
-        id,
-        has_cpus,
-        total_bytes,
-        distances,
-    })
+    Ok(Node { id, has_cpus, total_bytes, distances })
 }
 
 /// Distances in the order of the nodes that are online.
@@ -180,13 +159,8 @@ fn read_distances(path: &Path, online: &[u32]) -> Result<Vec<(u32, u32)>, Error>
 /// Bytes in the line `<label> <number> kB`.
 fn memory_total(path: &Path, label: &str) -> Result<u64, Error> {
     let text = read_text(path)?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(label))
-        .map_or("", str::trim);
-    let kibibytes = value
-        .strip_suffix("kB")
-        .and_then(|number| number.trim().parse::<u64>().ok());
+    let value = text.lines().find_map(|line| line.strip_prefix(label)).map_or("", str::trim);
+    let kibibytes = value.strip_suffix("kB").and_then(|number| number.trim().parse::<u64>().ok());
     kibibytes
         .and_then(|kibibytes| kibibytes.checked_mul(1024))
         .ok_or_else(|| unexpected(path, value, "a line with MemTotal in kB"))
@@ -194,23 +168,11 @@ fn memory_total(path: &Path, label: &str) -> Result<u64, Error> {
 
 fn read_text(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|error| {
-        let errno = if error.kind() == ErrorKind::InvalidData {
-            0
-        } else {
-            error.raw_os_error().unwrap_or(0)
-        };
-        Error::ReadFile {
-            path: path.display().to_string(),
-            errno,
-            reason: error.to_string(),
-        }
+        let errno = if error.kind() == ErrorKind::InvalidData { 0 } else { error.raw_os_error().unwrap_or(0) };
+        Error::ReadFile { path: path.display().to_string(), errno, reason: error.to_string() }
     })
 }
 
 fn unexpected(path: &Path, value: &str, expected: &'static str) -> Error {
-    Error::ParseFile {
-        path: path.display().to_string(),
-        value: value.trim().to_owned(),
-        expected,
-    }
+    Error::ParseFile { path: path.display().to_string(), value: value.trim().to_owned(), expected }
 }

@@ -23,13 +23,7 @@ fn ours() -> Vec<(&'static str, i64)> {
 #[test]
 fn constants_are_those_of_the_c_headers() {
     let mut source = String::from("#define _GNU_SOURCE\n");
-    for header in [
-        "linux/mempolicy.h",
-        "linux/version.h",
-        "stdio.h",
-        "sys/mman.h",
-        "sys/syscall.h",
-    ] {
+    for header in ["linux/mempolicy.h", "linux/version.h", "stdio.h", "sys/mman.h", "sys/syscall.h"] {
         writeln!(source, "#include <{header}>").unwrap();
     }
     // Headers of Linux before 5.15 do not have it; the kernel then answers EINVAL, which callers handle.
@@ -43,17 +37,8 @@ fn constants_are_those_of_the_c_headers() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (file, program) = (folder.join("constants.c"), folder.join("constants"));
     std::fs::write(&file, source).unwrap();
-    let compiled = Command::new("cc")
-        .arg(&file)
-        .arg("-o")
-        .arg(&program)
-        .output()
-        .expect("a C compiler named cc");
-    assert!(
-        compiled.status.success(),
-        "{}",
-        String::from_utf8_lossy(&compiled.stderr)
-    );
+    let compiled = Command::new("cc").arg(&file).arg("-o").arg(&program).output().expect("a C compiler named cc");
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     let output = Command::new(&program).output().unwrap();
 
     let expected: String = ours().iter().map(|(name, value)| format!("{name} {value}\n")).collect();
@@ -63,9 +48,5 @@ fn constants_are_those_of_the_c_headers() {
 #[test]
 fn every_constant_is_compared() {
     let source = include_str!("../src/abi.rs");
-    assert_eq!(
-        source.matches("pub const").count(),
-        ours().len(),
-        "a constant is missing in this test"
-    );
+    assert_eq!(source.matches("pub const").count(), ours().len(), "a constant is missing in this test");
 }

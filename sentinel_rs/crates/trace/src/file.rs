@@ -100,17 +100,9 @@ pub enum Defect {
 }
 
 fn list_rules(violations: &[Violation]) -> String {
-    let shown: Vec<&str> = violations
-        .iter()
-        .take(RULES_SHOWN)
-        .map(|violation| violation.0.as_str())
-        .collect();
+    let shown: Vec<&str> = violations.iter().take(RULES_SHOWN).map(|violation| violation.0.as_str()).collect();
     let hidden = violations.len() - shown.len();
-    let more = if hidden == 0 {
-        String::new()
-    } else {
-        format!("; and {hidden} more")
-    };
+    let more = if hidden == 0 { String::new() } else { format!("; and {hidden} more") };
     format!("not well-formed: {}{more}", shown.join("; "))
 }
 
@@ -121,14 +113,8 @@ fn list_rules(violations: &[Violation]) -> String {
 /// rule of well-formed steps.
 pub fn read(path: impl AsRef<Path>) -> Result<StepTrace, TraceError> {
     let path = path.as_ref();
-    let unreadable = |error| TraceError::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
-    let defective = |defect| TraceError::Defective {
-        path: path.to_owned(),
-        defect,
-    };
+    let unreadable = |error| TraceError::Unreadable { path: path.to_owned(), error };
+    let defective = |defect| TraceError::Defective { path: path.to_owned(), defect };
     let mut file = File::open(path).map_err(unreadable)?;
     let begin = read_at_most(&mut file, HEADER_BYTES as u64).map_err(unreadable)?;
     let header = Header::parse(&begin).map_err(defective)?;
@@ -153,9 +139,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<StepTrace, Defect> {
 /// [`Defect::Unencodable`] when the message would be larger than 2 GiB.
 pub fn to_bytes(step: &StepTrace) -> Result<Vec<u8>, Defect> {
     let mut payload = Vec::new();
-    wire::encode(step)
-        .write_to_vec(&mut payload)
-        .map_err(Defect::Unencodable)?;
+    wire::encode(step).write_to_vec(&mut payload).map_err(Defect::Unencodable)?;
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
@@ -171,14 +155,8 @@ pub fn to_bytes(step: &StepTrace) -> Result<Vec<u8>, Defect> {
 /// file, [`TraceError::Defective`] when the step is too large for a trace file.
 pub fn write(path: impl AsRef<Path>, step: &StepTrace) -> Result<(), TraceError> {
     let path = path.as_ref();
-    let bytes = to_bytes(step).map_err(|defect| TraceError::Defective {
-        path: path.to_owned(),
-        defect,
-    })?;
-    replace(path, &bytes).map_err(|error| TraceError::Unwritable {
-        path: path.to_owned(),
-        error,
-    })
+    let bytes = to_bytes(step).map_err(|defect| TraceError::Defective { path: path.to_owned(), defect })?;
+    replace(path, &bytes).map_err(|error| TraceError::Unwritable { path: path.to_owned(), error })
 }
 
 /// Reads until the end or until `limit_bytes` were read. The buffer grows with what really arrives.
@@ -197,14 +175,9 @@ impl Header {
     fn parse(begin: &[u8]) -> Result<Header, Defect> {
         let magic = &begin[..begin.len().min(MAGIC.len())];
         if !MAGIC.starts_with(magic) {
-            return Err(Defect::NotATrace {
-                found: magic.to_owned(),
-            });
+            return Err(Defect::NotATrace { found: magic.to_owned() });
         }
-        let truncated = Defect::Truncated {
-            expected_bytes: HEADER_BYTES as u64,
-            have_bytes: begin.len() as u64,
-        };
+        let truncated = Defect::Truncated { expected_bytes: HEADER_BYTES as u64, have_bytes: begin.len() as u64 };
         let Some(rest) = begin.get(MAGIC.len()..HEADER_BYTES) else {
             return Err(truncated);
         };
@@ -214,10 +187,7 @@ impl Header {
         let Some((checksum, _)) = rest.split_first_chunk::<4>() else {
             return Err(truncated);
         };
-        Ok(Header {
-            payload_bytes: u64::from_le_bytes(*length),
-            checksum: u32::from_le_bytes(*checksum),
-        })
+        Ok(Header { payload_bytes: u64::from_le_bytes(*length), checksum: u32::from_le_bytes(*checksum) })
     }
 
     /// The step in `payload`, which may be shorter or longer than it should be.
@@ -225,20 +195,14 @@ impl Header {
         let expected_bytes = self.payload_bytes.saturating_add(HEADER_BYTES as u64);
         let have_bytes = payload.len() as u64;
         if have_bytes < self.payload_bytes {
-            return Err(Defect::Truncated {
-                expected_bytes,
-                have_bytes: have_bytes + HEADER_BYTES as u64,
-            });
+            return Err(Defect::Truncated { expected_bytes, have_bytes: have_bytes + HEADER_BYTES as u64 });
         }
         if have_bytes > self.payload_bytes {
             return Err(Defect::TrailingBytes { expected_bytes });
         }
         let found = crc32fast::hash(payload);
         if found != self.checksum {
-            return Err(Defect::Checksum {
-                expected: self.checksum,
-                found,
-            });
+            return Err(Defect::Checksum { expected: self.checksum, found });
         }
         let message = proto::sentinel::StepTrace::parse_from_bytes(payload).map_err(Defect::Undecodable)?;
         let step = wire::decode(message)?;
@@ -257,10 +221,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     // A rename would also replace a device such as /dev/null for everybody.
     if fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is there and is not a regular file",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is there and is not a regular file"));
     }
     let (temporary, mut file) = create_beside(&target)?;
     let done = file.write_all(bytes).and_then(|()| fs::rename(&temporary, &target));

@@ -115,29 +115,17 @@ impl StepTrace {
         let mut layer = 0;
         for (index, op) in self.ops.iter().enumerate() {
             if op.end_ns < op.start_ns {
-                say(format!(
-                    "ops[{index}] {}: end_ns {} before start_ns {}",
-                    op.name, op.end_ns, op.start_ns
-                ));
+                say(format!("ops[{index}] {}: end_ns {} before start_ns {}", op.name, op.end_ns, op.start_ns));
             }
             if op.end_ns > TOTAL_MAX {
-                say(format!(
-                    "ops[{index}] {}: end_ns {} is more than {TOTAL_MAX}",
-                    op.name, op.end_ns
-                ));
+                say(format!("ops[{index}] {}: end_ns {} is more than {TOTAL_MAX}", op.name, op.end_ns));
             }
             if op.layer < layer {
-                say(format!(
-                    "ops[{index}] {}: layer {} after layer {layer}",
-                    op.name, op.layer
-                ));
+                say(format!("ops[{index}] {}: layer {} after layer {layer}", op.name, op.layer));
             }
             layer = layer.max(op.layer);
             if let Some(&p) = op.predecessors.iter().find(|&&p| p as usize >= index) {
-                say(format!(
-                    "ops[{index}] {}: predecessor {p} is not an earlier op",
-                    op.name
-                ));
+                say(format!("ops[{index}] {}: predecessor {p} is not an earlier op", op.name));
             }
         }
     }
@@ -145,18 +133,9 @@ impl StepTrace {
     fn check_totals(&self, found: &mut Vec<Violation>) {
         let accesses = self.buffers.iter().flat_map(|buffer| &buffer.accesses);
         let totals = [
-            (
-                "ops: durations in ns",
-                total(self.ops.iter().map(|op| op.end_ns.saturating_sub(op.start_ns))),
-            ),
-            (
-                "buffers: sizes in bytes",
-                total(self.buffers.iter().map(|buffer| buffer.size_bytes)),
-            ),
-            (
-                "buffers: bytes of all accesses",
-                total(accesses.map(|access| access.bytes)),
-            ),
+            ("ops: durations in ns", total(self.ops.iter().map(|op| op.end_ns.saturating_sub(op.start_ns)))),
+            ("buffers: sizes in bytes", total(self.buffers.iter().map(|buffer| buffer.size_bytes))),
+            ("buffers: bytes of all accesses", total(accesses.map(|access| access.bytes))),
         ];
         for (what, sum) in totals {
             if sum > TOTAL_MAX {
@@ -194,10 +173,7 @@ impl Buffer {
                 say(format!("access by op {} after its death", access.op));
             }
             if access.bytes > self.size_bytes {
-                say(format!(
-                    "access of {} bytes to a buffer of {}",
-                    access.bytes, self.size_bytes
-                ));
+                say(format!("access of {} bytes to a buffer of {}", access.bytes, self.size_bytes));
             }
         }
         if self.accesses.windows(2).any(|pair| pair[0].op > pair[1].op) {

@@ -59,12 +59,7 @@ fn encode_buffer(buffer: &Buffer) -> wire::BufferRecord {
 }
 
 fn encode_access(access: &Access) -> wire::Access {
-    wire::Access {
-        op: access.op,
-        write: access.write,
-        bytes: access.bytes,
-        special_fields: SpecialFields::new(),
-    }
+    wire::Access { op: access.op, write: access.write, bytes: access.bytes, special_fields: SpecialFields::new() }
 }
 
 /// The step that `message` describes. Whether it obeys the rules of a step is not asked here.
@@ -77,18 +72,10 @@ pub(crate) fn decode(message: wire::StepTrace) -> Result<StepTrace, Defect> {
         Ok(wire::step_trace::LayerSource::MARKED) => LayerSource::Marked,
         Err(value) => {
             let field = "layer_source".to_owned();
-            return Err(Defect::UnknownValue {
-                field,
-                value,
-                accepted: "0 (INFERRED), 1 (MARKED)",
-            });
+            return Err(Defect::UnknownValue { field, value, accepted: "0 (INFERRED), 1 (MARKED)" });
         }
     };
-    let buffers = message
-        .buffers
-        .into_iter()
-        .enumerate()
-        .map(|(index, record)| decode_buffer(index, &record));
+    let buffers = message.buffers.into_iter().enumerate().map(|(index, record)| decode_buffer(index, &record));
     Ok(StepTrace {
         tensorflow_version: message.tensorflow_version,
         step_number: message.step_number,
@@ -115,19 +102,12 @@ fn decode_op(record: wire::OpRecord) -> Op {
 fn decode_buffer(index: usize, record: &wire::BufferRecord) -> Result<Buffer, Defect> {
     use wire::buffer_record::Origin as Code;
     let origin = match record.origin.enum_value() {
-        Ok(Code::STEP) => Origin::Step {
-            op: record.birth_op,
-            ordinal: record.ordinal,
-        },
+        Ok(Code::STEP) => Origin::Step { op: record.birth_op, ordinal: record.ordinal },
         Ok(Code::PERSISTENT) => Origin::Persistent,
         Ok(Code::EXTERNAL) => Origin::External,
         Err(value) => {
             let field = format!("buffers[{index}].origin");
-            return Err(Defect::UnknownValue {
-                field,
-                value,
-                accepted: "0 (STEP), 1 (PERSISTENT), 2 (EXTERNAL)",
-            });
+            return Err(Defect::UnknownValue { field, value, accepted: "0 (STEP), 1 (PERSISTENT), 2 (EXTERNAL)" });
         }
     };
     Ok(Buffer {
@@ -140,9 +120,5 @@ fn decode_buffer(index: usize, record: &wire::BufferRecord) -> Result<Buffer, De
 }
 
 fn decode_access(record: &wire::Access) -> Access {
-    Access {
-        op: record.op,
-        write: record.write,
-        bytes: record.bytes,
-    }
+    Access { op: record.op, write: record.write, bytes: record.bytes }
 }

@@ -27,18 +27,7 @@ fn small_step() -> StepTrace {
             origin: Origin::Step { op: 0, ordinal: 0 },
             death_op: Some(1),
             temporary: false,
-            accesses: vec![
-                Access {
-                    op: 0,
-                    write: true,
-                    bytes: 8192,
-                },
-                Access {
-                    op: 1,
-                    write: false,
-                    bytes: 4096,
-                },
-            ],
+            accesses: vec![Access { op: 0, write: true, bytes: 8192 }, Access { op: 1, write: false, bytes: 4096 }],
         }],
     }
 }
@@ -53,9 +42,7 @@ fn directory(test: &str) -> PathBuf {
 
 fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -74,14 +61,7 @@ fn complaint_about(test: &str, bytes: &[u8]) -> String {
 fn a_written_file_reads_back_and_nothing_else_is_left() {
     let directory = directory("reads_back");
     let path = directory.join("step.trace");
-    write(
-        &path,
-        &StepTrace {
-            step_number: 1,
-            ..small_step()
-        },
-    )
-    .unwrap();
+    write(&path, &StepTrace { step_number: 1, ..small_step() }).unwrap();
     write(&path, &small_step()).unwrap();
     assert_eq!(read(&path).unwrap(), small_step());
     assert_eq!(names_in(&directory), ["step.trace"]);
@@ -102,22 +82,13 @@ fn each_kind_of_damage_is_named() {
     let good = to_bytes(&small_step()).unwrap();
     let whole = good.len();
     assert_eq!(complaint_about("empty", b""), "truncated: 20 bytes expected, 0 there");
-    assert_eq!(
-        complaint_about("header", &good[..19]),
-        "truncated: 20 bytes expected, 19 there"
-    );
+    assert_eq!(complaint_about("header", &good[..19]), "truncated: 20 bytes expected, 19 there");
     let said = complaint_about("short", &good[..whole - 1]);
     assert_eq!(said, format!("truncated: {whole} bytes expected, {} there", whole - 1));
     let said = complaint_about("text", b"#!/bin/sh\necho");
-    assert_eq!(
-        said,
-        "not a trace: it begins with \"#!/bin/s\", a trace begins with \"SNTLTRC1\""
-    );
+    assert_eq!(said, "not a trace: it begins with \"#!/bin/s\", a trace begins with \"SNTLTRC1\"");
     let said = complaint_about("long", &[&good[..], b"more"].concat());
-    assert_eq!(
-        said,
-        format!("too long: more follows after the {whole} bytes that the header promises")
-    );
+    assert_eq!(said, format!("too long: more follows after the {whole} bytes that the header promises"));
     let mut flipped = good.clone();
     flipped[whole - 1] ^= 1;
     let said = complaint_about("flipped", &flipped);
@@ -130,14 +101,7 @@ fn a_promise_of_too_many_bytes_takes_no_memory() {
         let mut bytes = to_bytes(&small_step()).unwrap();
         bytes[8..16].copy_from_slice(&length.to_le_bytes());
         let said = complaint_about("promise", &bytes);
-        assert_eq!(
-            said,
-            format!(
-                "truncated: {} bytes expected, {} there",
-                length.saturating_add(20),
-                bytes.len()
-            )
-        );
+        assert_eq!(said, format!("truncated: {} bytes expected, {} there", length.saturating_add(20), bytes.len()));
     }
 }
 
@@ -146,21 +110,14 @@ fn contents_without_meaning_are_named() {
     use protobuf::{EnumOrUnknown, Message};
     let seal = |message: &proto::sentinel::StepTrace| {
         let payload = message.write_to_bytes().unwrap();
-        let head = [
-            &b"SNTLTRC1"[..],
-            &(payload.len() as u64).to_le_bytes(),
-            &crc32fast::hash(&payload).to_le_bytes(),
-        ];
+        let head = [&b"SNTLTRC1"[..], &(payload.len() as u64).to_le_bytes(), &crc32fast::hash(&payload).to_le_bytes()];
         [head.concat(), payload].concat()
     };
     let mut message = proto::sentinel::StepTrace::new();
     message.buffers.push(proto::sentinel::BufferRecord::new());
     message.buffers[0].origin = EnumOrUnknown::from_i32(7);
     let said = complaint_about("origin", &seal(&message));
-    assert_eq!(
-        said,
-        "buffers[0].origin = 7: accepted are 0 (STEP), 1 (PERSISTENT), 2 (EXTERNAL)"
-    );
+    assert_eq!(said, "buffers[0].origin = 7: accepted are 0 (STEP), 1 (PERSISTENT), 2 (EXTERNAL)");
     message.layer_source = EnumOrUnknown::from_i32(-1);
     let said = complaint_about("layer_source", &seal(&message));
     assert_eq!(said, "layer_source = -1: accepted are 0 (INFERRED), 1 (MARKED)");
@@ -178,19 +135,9 @@ fn broken_rules_are_listed_up_to_three() {
     step.ops[0].start_ns = 1;
     let said = complaint_about("one_rule", &to_bytes(&step).unwrap());
     assert_eq!(said, "not well-formed: ops[0] a: end_ns 0 before start_ns 1");
-    step.buffers[0].accesses = vec![
-        Access {
-            op: 9,
-            write: false,
-            bytes: 1
-        };
-        5
-    ];
+    step.buffers[0].accesses = vec![Access { op: 9, write: false, bytes: 1 }; 5];
     let said = complaint_about("rules", &to_bytes(&step).unwrap());
-    assert!(
-        said.ends_with("; buffers[0]: access by op 9 after its death; and 8 more"),
-        "{said}"
-    );
+    assert!(said.ends_with("; buffers[0]: access by op 9 after its death; and 8 more"), "{said}");
 }
 
 #[test]
@@ -199,14 +146,8 @@ fn sums_that_would_overflow_are_refused() {
     step.buffers[0].size_bytes = u64::MAX;
     step.ops[1].end_ns = u64::MAX;
     let said = from_bytes(&to_bytes(&step).unwrap()).unwrap_err().to_string();
-    assert!(
-        said.contains("ops[1] b: end_ns 18446744073709551615 is more than 9223372036854775807"),
-        "{said}"
-    );
-    assert!(
-        said.contains("buffers: sizes in bytes add up to more than 9223372036854775807"),
-        "{said}"
-    );
+    assert!(said.contains("ops[1] b: end_ns 18446744073709551615 is more than 9223372036854775807"), "{said}");
+    assert!(said.contains("buffers: sizes in bytes add up to more than 9223372036854775807"), "{said}");
 }
 
 #[test]
@@ -215,10 +156,7 @@ fn a_missing_file_is_named() {
     let error = read(&path).unwrap_err();
     assert!(matches!(error, TraceError::Unreadable { .. }));
     let said = error.to_string();
-    assert!(
-        said.starts_with(&format!("{}: cannot read the trace: ", path.display())),
-        "{said}"
-    );
+    assert!(said.starts_with(&format!("{}: cannot read the trace: ", path.display())), "{said}");
 }
 
 #[test]
@@ -226,10 +164,7 @@ fn an_unwritable_path_is_named_and_nothing_is_left() {
     let directory = directory("unwritable");
     let missing = directory.join("none").join("step.trace");
     let said = write(&missing, &small_step()).unwrap_err().to_string();
-    assert!(
-        said.starts_with(&format!("{}: cannot write the trace: ", missing.display())),
-        "{said}"
-    );
+    assert!(said.starts_with(&format!("{}: cannot write the trace: ", missing.display())), "{said}");
     let said = write(&directory, &small_step()).unwrap_err().to_string();
     assert!(said.ends_with("it is there and is not a regular file"), "{said}");
     let said = write("/dev/null", &small_step()).unwrap_err().to_string();

@@ -56,21 +56,8 @@ fn op(kernel: u32, layer: u32, kind: &str, name: &str, start_us: u64, time_us: u
 }
 
 fn buffer(origin: Origin, size_bytes: u64, death_op: Option<u32>, accesses: &[(u32, bool)]) -> Buffer {
-    let accesses = accesses
-        .iter()
-        .map(|&(op, write)| Access {
-            op,
-            write,
-            bytes: size_bytes,
-        })
-        .collect();
-    Buffer {
-        size_bytes,
-        origin,
-        death_op,
-        temporary: false,
-        accesses,
-    }
+    let accesses = accesses.iter().map(|&(op, write)| Access { op, write, bytes: size_bytes }).collect();
+    Buffer { size_bytes, origin, death_op, temporary: false, accesses }
 }
 
 /// A step of two layers forward and two backward, with a buffer of every class.

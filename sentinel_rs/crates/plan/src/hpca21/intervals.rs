@@ -19,15 +19,9 @@ pub(super) struct Cuts {
 impl Cuts {
     /// Intervals of `mil` layers.
     pub(super) fn new(mil: u32, pool_by_layer: &[u64]) -> Cuts {
-        let pool_bytes = pool_by_layer
-            .chunks(mil as usize)
-            .map(|layers| layers.iter().copied().max().unwrap_or(0))
-            .collect();
-        Cuts {
-            mil,
-            layer_count: u32::try_from(pool_by_layer.len()).unwrap_or(u32::MAX),
-            pool_bytes,
-        }
+        let pool_bytes =
+            pool_by_layer.chunks(mil as usize).map(|layers| layers.iter().copied().max().unwrap_or(0)).collect();
+        Cuts { mil, layer_count: u32::try_from(pool_by_layer.len()).unwrap_or(u32::MAX), pool_bytes }
     }
 
     /// The published choice: of all `MIL` with `Tensor(MIL) < S - RS(MIL)`, the one with the least
@@ -48,11 +42,7 @@ impl Cuts {
         for mil in 1..=u32::try_from(layers.len()).unwrap_or(u32::MAX) {
             let cuts = Cuts::new(mil, pool_by_layer);
             let used = cuts.used_bytes(spans);
-            if used
-                .iter()
-                .zip(&cuts.pool_bytes)
-                .any(|(used, pool)| used + pool >= space)
-            {
+            if used.iter().zip(&cuts.pool_bytes).any(|(used, pool)| used + pool >= space) {
                 continue;
             }
             let count = bytes_f64(cuts.pool_bytes.len() as u64);
@@ -113,24 +103,11 @@ mod tests {
     use super::*;
 
     fn layers(times_ns: &[u64]) -> Vec<LayerFacts> {
-        times_ns
-            .iter()
-            .map(|&time_ns| LayerFacts {
-                first_op: 0,
-                last_op: 0,
-                time_ns,
-            })
-            .collect()
+        times_ns.iter().map(|&time_ns| LayerFacts { first_op: 0, last_op: 0, time_ns }).collect()
     }
 
     fn span(len_bytes: u64, layers: &[u32]) -> Span {
-        Span {
-            len_bytes,
-            layers: layers.to_vec(),
-            accesses: 1,
-            persistent: false,
-            death_layer: 3,
-        }
+        Span { len_bytes, layers: layers.to_vec(), accesses: 1, persistent: false, death_layer: 3 }
     }
 
     fn optane() -> Machine {
@@ -157,9 +134,8 @@ mod tests {
         assert_eq!((cuts.mil, cuts.pool_bytes.as_slice()), (1, [0, 4096, 0].as_slice()));
     }
 
-    /// The pool's means differ: MIL = 1 has RS of 0, 8000, 0, 8000 (mean 4000), MIL = 2 of 8000. At 2.15 GB/s, 4000 bytes
-    /// take 1860 ns, and an interval of two layers of 10 ns does not make up for... less room to fill: so MIL = 2 or 4,
-    /// and of these 4 has the longer time.
+    /// A pool of 0, 8000, 0, 8000 bytes has a mean of 4000 over intervals of one layer and of 8000 over longer ones. So
+    /// `MIL = 1` has more room to fill, and loses even when no interval takes time; among the others, time decides.
     #[test]
     fn less_room_to_fill_and_longer_intervals_lower_the_objective() {
         let choose = |times: &[u64]| Cuts::choose(&layers(times), &[], &[0, 8000, 0, 8000], 16_000, &optane()).mil;
@@ -176,14 +152,8 @@ mod tests {
     #[test]
     fn layers_and_intervals_go_on_in_the_next_step() {
         let cuts = Cuts::new(2, &[0; 5]);
-        assert_eq!(
-            (0..11).map(|layer| cuts.interval_of(layer)).collect::<Vec<_>>(),
-            [0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6]
-        );
-        assert_eq!(
-            (0..6).map(|interval| cuts.begin_of(interval)).collect::<Vec<_>>(),
-            [0, 2, 4, 5, 7, 9]
-        );
+        assert_eq!((0..11).map(|layer| cuts.interval_of(layer)).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6]);
+        assert_eq!((0..6).map(|interval| cuts.begin_of(interval)).collect::<Vec<_>>(), [0, 2, 4, 5, 7, 9]);
         assert_eq!((cuts.last_layer(1), cuts.last_layer(2)), (3, 4));
     }
 }

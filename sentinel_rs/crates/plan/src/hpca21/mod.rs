@@ -45,11 +45,7 @@ pub fn hpca21(profile: &Profile, fast_budget_bytes: u64, machine: &Machine) -> R
     let space = (fast_budget_bytes - unplanned_bytes) / PAGE_BYTES * PAGE_BYTES;
     let pool = Pool::pack(profile, space);
     let pool_bytes = pool.extent_by_layer.iter().copied().max().unwrap_or(0);
-    let Coallocation {
-        mut units,
-        spans,
-        places,
-    } = units::coallocate(profile, pool_bytes);
+    let Coallocation { mut units, spans, places } = units::coallocate(profile, pool_bytes);
     let cuts = Cuts::choose(&profile.layers, &spans, &pool.extent_by_layer, space, machine);
     let schedule = schedule::schedule(&profile.layers, &spans, &cuts, space, machine);
     for (unit, tier) in units.iter_mut().zip(&schedule.birth_tiers) {
@@ -71,12 +67,7 @@ pub fn hpca21(profile: &Profile, fast_budget_bytes: u64, machine: &Machine) -> R
         fast_budget_bytes,
         fast_needed_bytes: page_ceil(pool.whole_bytes) + largest_unit + unplanned_want,
         unplanned_bytes,
-        arena_bytes: pool_bytes
-            + spans
-                .iter()
-                .filter(|span| !span.persistent)
-                .map(|span| span.len_bytes)
-                .sum::<u64>(),
+        arena_bytes: pool_bytes + spans.iter().filter(|span| !span.persistent).map(|span| span.len_bytes).sum::<u64>(),
         pool_bytes,
         slots: slots(profile, &pool, &places),
         layer_first_op: profile.layers.iter().map(|layer| layer.first_op).collect(),
@@ -94,12 +85,7 @@ fn unplanned_want(profile: &Profile) -> u64 {
         Class::Persistent => size_bytes < PAGE_BYTES,
         _ => false,
     };
-    let staying: u64 = profile
-        .buffers
-        .iter()
-        .filter(|b| stays(b.class, b.size_bytes))
-        .map(|b| b.size_bytes)
-        .sum();
+    let staying: u64 = profile.buffers.iter().filter(|b| stays(b.class, b.size_bytes)).map(|b| b.size_bytes).sum();
     profile.unplanned_peak_bytes + profile.unplanned_peak_bytes / 10 + staying
 }
 
@@ -118,12 +104,7 @@ fn slots(profile: &Profile, pool: &Pool, unit_places: &[Option<Place>]) -> Vec<S
             Class::Persistent | Class::Scratch | Class::External => continue,
         };
         let birth_layer = profile.ops[buffer.birth_op as usize].layer;
-        slots.push(Slot {
-            key,
-            size_bytes: buffer.size_bytes,
-            place,
-            birth_layer,
-        });
+        slots.push(Slot { key, size_bytes: buffer.size_bytes, place, birth_layer });
     }
     slots.sort_unstable_by_key(|slot| slot.key);
     slots

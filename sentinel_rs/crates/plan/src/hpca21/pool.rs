@@ -26,9 +26,8 @@ impl Pool {
     /// When there is too little room, buffers come in the order of their accesses per byte, so that what is left to slow
     /// memory is what is touched least for its size; the larger of equals comes last.
     pub(super) fn pack(profile: &Profile, limit_bytes: u64) -> Pool {
-        let short: Vec<usize> = (0..profile.buffers.len())
-            .filter(|&index| profile.buffers[index].class == Class::ShortLived)
-            .collect();
+        let short: Vec<usize> =
+            (0..profile.buffers.len()).filter(|&index| profile.buffers[index].class == Class::ShortLived).collect();
         let order = HappensBefore::new(profile);
         let items: Vec<Item> = short.iter().map(|&index| order.item(&profile.buffers[index])).collect();
         let conflicts = |a: usize, b: usize| order.conflict(&profile.buffers[short[a]], &profile.buffers[short[b]]);
@@ -49,20 +48,13 @@ impl Pool {
             *extent = page_ceil(offset + pack_ceil(buffer.size_bytes)).max(*extent);
             offsets[index] = Some(offset);
         }
-        Pool {
-            offsets,
-            extent_by_layer,
-            whole_bytes: whole.height_bytes,
-        }
+        Pool { offsets, extent_by_layer, whole_bytes: whole.height_bytes }
     }
 }
 
 fn densest_first(a: &BufferFacts, b: &BufferFacts) -> Ordering {
     let weigh = |one: &BufferFacts, other: &BufferFacts| u128::from(one.access_count()) * u128::from(other.size_bytes);
-    weigh(b, a)
-        .cmp(&weigh(a, b))
-        .then(a.size_bytes.cmp(&b.size_bytes))
-        .then(a.birth_op.cmp(&b.birth_op))
+    weigh(b, a).cmp(&weigh(a, b)).then(a.size_bytes.cmp(&b.size_bytes)).then(a.birth_op.cmp(&b.birth_op))
 }
 
 /// Which of the ops shortly before an op are known to be done when it begins.
@@ -95,12 +87,7 @@ impl HappensBefore {
         if later.birth_op <= earlier.death_op {
             return true;
         }
-        let mut touching = earlier
-            .access_ops
-            .iter()
-            .rev()
-            .copied()
-            .chain(std::iter::once(earlier.birth_op));
+        let mut touching = earlier.access_ops.iter().rev().copied().chain(std::iter::once(earlier.birth_op));
         touching.any(|op| !self.is_done(op, later.birth_op))
     }
 

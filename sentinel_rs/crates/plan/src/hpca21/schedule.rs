@@ -29,13 +29,7 @@ pub(super) struct Schedule {
 /// Makes the schedule.
 pub(super) fn schedule(layers: &[LayerFacts], spans: &[Span], cuts: &Cuts, space: u64, machine: &Machine) -> Schedule {
     let ledger = Ledger::new(layers, cuts, space);
-    let mut scheduler = Scheduler {
-        spans,
-        cuts,
-        ledger,
-        stays: vec![Vec::new(); spans.len()],
-        machine,
-    };
+    let mut scheduler = Scheduler { spans, cuts, ledger, stays: vec![Vec::new(); spans.len()], machine };
     let by_use = UsesByInterval::new(spans, cuts);
     scheduler.keep_across_the_edge(&by_use.used[0]);
     for interval in 0..cuts.count() {
@@ -58,18 +52,12 @@ struct UsesByInterval {
 impl UsesByInterval {
     fn new(spans: &[Span], cuts: &Cuts) -> UsesByInterval {
         let empty = vec![Vec::new(); cuts.count() as usize];
-        let mut result = UsesByInterval {
-            born: empty.clone(),
-            used: empty,
-        };
+        let mut result = UsesByInterval { born: empty.clone(), used: empty };
         let mut by_accesses: Vec<usize> = (0..spans.len()).collect();
         by_accesses.sort_by_key(|&unit| (Reverse(spans[unit].accesses), spans[unit].layers.first().copied(), unit));
         for unit in by_accesses {
-            let mut intervals: Vec<u32> = spans[unit]
-                .layers
-                .iter()
-                .map(|&layer| cuts.interval_of(layer as usize))
-                .collect();
+            let mut intervals: Vec<u32> =
+                spans[unit].layers.iter().map(|&layer| cuts.interval_of(layer as usize)).collect();
             intervals.dedup();
             if let Some(&first) = intervals.first().filter(|_| !spans[unit].persistent) {
                 result.born[first as usize].push(unit);
@@ -130,15 +118,8 @@ impl Scheduler<'_> {
     fn admit_births(&mut self, born: &[usize]) {
         for &unit in born {
             let birth = self.spans[unit].layers[0];
-            let stay = Stay {
-                promoted_for: None,
-                ..self.stay_from(unit, birth, birth)
-            };
-            if self
-                .ledger
-                .last_full(stay.begin..stay.end, self.spans[unit].len_bytes)
-                .is_none()
-            {
+            let stay = Stay { promoted_for: None, ..self.stay_from(unit, birth, birth) };
+            if self.ledger.last_full(stay.begin..stay.end, self.spans[unit].len_bytes).is_none() {
                 self.admit(unit, stay);
             }
         }
@@ -153,9 +134,8 @@ impl Scheduler<'_> {
                 // It is born in that interval, so there is nothing to fetch.
                 continue;
             }
-            let uses = span.layers[from..]
-                .iter()
-                .take_while(|&&layer| self.cuts.interval_of(layer as usize) == interval);
+            let uses =
+                span.layers[from..].iter().take_while(|&&layer| self.cuts.interval_of(layer as usize) == interval);
             if let Some(layer) = uses.copied().find(|&layer| !self.is_fast(unit, layer)) {
                 self.promote(unit, layer);
             }
@@ -213,39 +193,21 @@ impl Scheduler<'_> {
             let next = self.next_use(unit, last_use).filter(|&next| next < taken);
             // What ends the wait: the prefetch for the next use, the stay that follows, or death.
             let (soon, limit) = match next {
-                Some(next) => (
-                    next,
-                    self.cuts
-                        .begin_of(self.cuts.interval_of(next as usize).saturating_sub(1)),
-                ),
+                Some(next) => (next, self.cuts.begin_of(self.cuts.interval_of(next as usize).saturating_sub(1))),
                 None if span.persistent => (taken, taken),
                 None => (span.death_layer, span.death_layer),
             };
             let is_soon =
                 self.cuts.interval_of(soon as usize) <= self.cuts.interval_of(last_use as usize).saturating_add(1);
-            let due = if is_soon {
-                None
-            } else {
-                self.ledger.eviction_due(issue, evict_ns, limit)
-            };
+            let due = if is_soon { None } else { self.ledger.eviction_due(issue, evict_ns, limit) };
             if let Some(due) = due {
-                return Stay {
-                    begin,
-                    end: due,
-                    promoted_for: Some(use_layer),
-                    evict_issue: Some(issue),
-                };
+                return Stay { begin, end: due, promoted_for: Some(use_layer), evict_issue: Some(issue) };
             }
             match next {
                 Some(next) => last_use = next,
                 None => {
                     let end = if span.persistent { taken } else { span.death_layer + 1 };
-                    return Stay {
-                        begin,
-                        end,
-                        promoted_for: Some(use_layer),
-                        evict_issue: None,
-                    };
+                    return Stay { begin, end, promoted_for: Some(use_layer), evict_issue: None };
                 }
             }
         }
@@ -267,11 +229,7 @@ impl Scheduler<'_> {
     /// Begin of the unit's stay that follows a stay beginning at `begin`: its own, a step later, when it has no other.
     fn next_stay_begin(&self, unit: usize, begin: u32) -> u32 {
         let layer_count = self.cuts.layer_count;
-        let next = |stay: &Stay| {
-            (0..3)
-                .map(|step| stay.begin + step * layer_count)
-                .find(|&other| other > begin)
-        };
+        let next = |stay: &Stay| (0..3).map(|step| stay.begin + step * layer_count).find(|&other| other > begin);
         let others = self.stays[unit].iter().filter_map(next);
         others.fold(begin + layer_count, u32::min)
     }
@@ -280,8 +238,7 @@ impl Scheduler<'_> {
         let span = &self.spans[unit];
         self.ledger.take(stay.begin..stay.end, span.len_bytes);
         if let Some(issue) = stay.evict_issue {
-            self.ledger
-                .take_time(issue, stay.end, move_ns(span.len_bytes, self.machine.demote_gbps));
+            self.ledger.take_time(issue, stay.end, move_ns(span.len_bytes, self.machine.demote_gbps));
         } else if span.persistent {
             // It stays until the stay that follows, so nothing needs to be promoted for that one.
             let layer_count = self.cuts.layer_count;
@@ -303,40 +260,28 @@ impl Scheduler<'_> {
         for (unit, span) in self.spans.iter().enumerate() {
             let begins = if span.persistent { 0 } else { span.layers[0] };
             // A unit whose eviction was issued in the step before is on its way out: its bytes count, its tier is slow.
-            let leaving =
-                |stay: &Stay| stay.end > layer_count && stay.evict_issue.is_some_and(|issue| issue < layer_count);
-            let leaves = self.stays[unit].iter().any(leaving);
-            let fast = self.is_fast(unit, begins) && !leaves;
+            let begins_fast = |stay: &Stay| {
+                let goes_on = stay.end > layer_count && stay.evict_issue.is_none_or(|issue| issue >= layer_count);
+                goes_on || (stay.begin == begins && stay.promoted_for.is_none())
+            };
+            let fast = self.stays[unit].iter().any(begins_fast);
             birth_tiers.push(if fast { Tier::FAST } else { Tier::SLOW });
             for stay in &self.stays[unit] {
                 let promotion = stay.promoted_for.map(|due| (stay.begin, due, Tier::FAST));
                 let eviction = stay.evict_issue.map(|issue| (issue, stay.end, Tier::SLOW));
                 for (issue, due, to) in promotion.into_iter().chain(eviction) {
                     let (issue_layer, due_layer) = (issue % layer_count, due % layer_count);
-                    let step = Move {
-                        issue_layer,
-                        due_layer,
-                        unit: u32::try_from(unit).unwrap_or(u32::MAX),
-                        to,
-                    };
+                    let step = Move { issue_layer, due_layer, unit: u32::try_from(unit).unwrap_or(u32::MAX), to };
                     moves[self.cuts.interval_of(issue_layer as usize) as usize].push(step);
                 }
             }
         }
         for moves in &mut moves {
             // Evictions first, since they make room; then the most accessed.
-            let urgency = |step: &Move| {
-                (
-                    step.issue_layer,
-                    Reverse(step.to),
-                    Reverse(self.spans[step.unit as usize].accesses),
-                )
-            };
+            let urgency =
+                |step: &Move| (step.issue_layer, Reverse(step.to), Reverse(self.spans[step.unit as usize].accesses));
             moves.sort_by_key(|step| (urgency(step), step.unit));
         }
-        Schedule {
-            birth_tiers,
-            moves_by_interval: moves,
-        }
+        Schedule { birth_tiers, moves_by_interval: moves }
     }
 }

@@ -53,11 +53,7 @@ pub(super) fn coallocate(profile: &Profile, arena_begin: u64) -> Coallocation {
             _ => {}
         }
     }
-    let mut result = Coallocation {
-        units: Vec::new(),
-        spans: Vec::new(),
-        places: vec![None; profile.buffers.len()],
-    };
+    let mut result = Coallocation { units: Vec::new(), spans: Vec::new(), places: vec![None; profile.buffers.len()] };
     let mut begin = arena_begin;
     for (layers, mut members) in groups {
         members.sort_by_key(|&index| (Reverse(profile.buffers[index].access_count()), index));
@@ -67,29 +63,18 @@ pub(super) fn coallocate(profile: &Profile, arena_begin: u64) -> Coallocation {
         let mut death_op = 0;
         for index in members {
             let buffer = &profile.buffers[index];
-            result.places[index] = Some(Place::Unit {
-                unit,
-                offset_bytes: end,
-            });
+            result.places[index] = Some(Place::Unit { unit, offset_bytes: end });
             end += pack_ceil(buffer.size_bytes);
             accesses += buffer.access_count();
             death_op = death_op.max(buffer.death_op);
         }
         let len_bytes = page_ceil(end - begin);
         let death_layer = profile.ops[death_op as usize].layer;
-        let span = Span {
-            len_bytes,
-            layers: layers.to_vec(),
-            accesses,
-            persistent: false,
-            death_layer,
-        };
+        let span = Span { len_bytes, layers: layers.to_vec(), accesses, persistent: false, death_layer };
         result.push(UnitHome::Arena { offset_bytes: begin }, span);
         begin += len_bytes;
     }
-    let last_layer = u32::try_from(profile.layers.len())
-        .unwrap_or(u32::MAX)
-        .saturating_sub(1);
+    let last_layer = u32::try_from(profile.layers.len()).unwrap_or(u32::MAX).saturating_sub(1);
     for index in persistent {
         let facts = &profile.buffers[index];
         let span = Span {
@@ -99,12 +84,7 @@ pub(super) fn coallocate(profile: &Profile, arena_begin: u64) -> Coallocation {
             persistent: true,
             death_layer: last_layer,
         };
-        result.push(
-            UnitHome::Persistent {
-                buffer: u32::try_from(index).unwrap_or(u32::MAX),
-            },
-            span,
-        );
+        result.push(UnitHome::Persistent { buffer: u32::try_from(index).unwrap_or(u32::MAX) }, span);
     }
     result
 }
@@ -113,13 +93,7 @@ impl Coallocation {
     fn push(&mut self, home: UnitHome, span: Span) {
         let layers = span.layers.clone();
         let (len_bytes, accesses) = (span.len_bytes, span.accesses);
-        self.units.push(Unit {
-            home,
-            len_bytes,
-            birth_tier: Tier::SLOW,
-            layers,
-            accesses,
-        });
+        self.units.push(Unit { home, len_bytes, birth_tier: Tier::SLOW, layers, accesses });
         self.spans.push(span);
     }
 }

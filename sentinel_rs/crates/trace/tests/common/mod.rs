@@ -6,17 +6,8 @@ use trace::{Access, Buffer, LayerSource, Op, Origin, StepTrace};
 
 /// Well-formed steps of up to a dozen ops and buffers.
 pub fn step() -> impl Strategy<Value = StepTrace> {
-    let ops = vec(
-        (
-            0..3_u32,
-            any::<u32>(),
-            "\\PC{0,12}",
-            0..1_000_000_u64,
-            0..1_000_000_u64,
-            vec(any::<u32>(), 0..4),
-        ),
-        1..12,
-    );
+    let ops =
+        vec((0..3_u32, any::<u32>(), "\\PC{0,12}", 0..1_000_000_u64, 0..1_000_000_u64, vec(any::<u32>(), 0..4)), 1..12);
     let head = ("[0-9.]{0,6}", any::<u64>(), any::<u32>(), any::<u32>(), any::<bool>());
     (head, ops).prop_flat_map(|((version, number, intra, inter, marked), ops)| {
         let ops = make_ops(ops);
@@ -25,11 +16,7 @@ pub fn step() -> impl Strategy<Value = StepTrace> {
             step_number: number,
             intra_op_threads: intra,
             inter_op_threads: inter,
-            layer_source: if marked {
-                LayerSource::Marked
-            } else {
-                LayerSource::Inferred
-            },
+            layer_source: if marked { LayerSource::Marked } else { LayerSource::Inferred },
             ops: ops.clone(),
             buffers,
         })
@@ -42,20 +29,8 @@ fn make_ops(seeds: Vec<(u32, u32, String, u64, u64, Vec<u32>)>) -> Vec<Op> {
     for (layer_step, kernel, name, start_ns, time_ns, seeds) in seeds {
         layer += layer_step;
         let index = u32::try_from(ops.len()).unwrap();
-        let predecessors = seeds
-            .iter()
-            .filter(|_| index > 0)
-            .map(|seed| seed % index.max(1))
-            .collect();
-        ops.push(Op {
-            kernel,
-            kind: name.clone(),
-            name,
-            layer,
-            start_ns,
-            end_ns: start_ns + time_ns,
-            predecessors,
-        });
+        let predecessors = seeds.iter().filter(|_| index > 0).map(|seed| seed % index.max(1)).collect();
+        ops.push(Op { kernel, kind: name.clone(), name, layer, start_ns, end_ns: start_ns + time_ns, predecessors });
     }
     ops
 }
@@ -83,28 +58,15 @@ fn buffer(op_count: u32) -> impl Strategy<Value = Buffer> {
                 1 => Origin::Persistent,
                 _ => Origin::External,
             };
-            Buffer {
-                size_bytes,
-                origin,
-                death_op: dies.then_some(death),
-                temporary,
-                accesses,
-            }
+            Buffer { size_bytes, origin, death_op: dies.then_some(death), temporary, accesses }
         },
     )
 }
 
 /// Steps in which any field may hold anything, so that most break some rule.
 pub fn wild_step() -> impl Strategy<Value = StepTrace> {
-    let op = (
-        any::<u32>(),
-        "\\PC{0,6}",
-        any::<u32>(),
-        any::<u64>(),
-        any::<u64>(),
-        vec(any::<u32>(), 0..3),
-    )
-        .prop_map(|(kernel, name, layer, start_ns, end_ns, predecessors)| Op {
+    let op = (any::<u32>(), "\\PC{0,6}", any::<u32>(), any::<u64>(), any::<u64>(), vec(any::<u32>(), 0..3)).prop_map(
+        |(kernel, name, layer, start_ns, end_ns, predecessors)| Op {
             kernel,
             kind: name.clone(),
             name,
@@ -112,15 +74,10 @@ pub fn wild_step() -> impl Strategy<Value = StepTrace> {
             start_ns,
             end_ns,
             predecessors,
-        });
+        },
+    );
     let access = (any::<u32>(), any::<bool>(), any::<u64>()).prop_map(|(op, write, bytes)| Access { op, write, bytes });
-    let buffer = (
-        any::<u64>(),
-        any::<Option<(u32, u32)>>(),
-        any::<Option<u32>>(),
-        any::<bool>(),
-        vec(access, 0..4),
-    )
+    let buffer = (any::<u64>(), any::<Option<(u32, u32)>>(), any::<Option<u32>>(), any::<bool>(), vec(access, 0..4))
         .prop_map(|(size_bytes, origin, death_op, temporary, accesses)| Buffer {
             size_bytes,
             origin: origin.map_or(Origin::External, |(op, ordinal)| Origin::Step { op, ordinal }),

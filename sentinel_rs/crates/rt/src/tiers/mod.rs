@@ -1,0 +1,4 @@
+//! The live worlds behind `place::Tiers`.
+
+pub mod emulated;
+pub mod numa;

@@ -1,0 +1,311 @@
+//! Tiers that are memory nodes: pages are bound to nodes with `mbind` and moved with `move_pages`.
+
+use place::{Moved, TierError, Tiers};
+use std::ops::Range;
+use std::time::Duration;
+use sys::errno::{EBUSY, EINVAL, ENOENT, ENOMEM};
+use sys::memory::PAGE_BYTES;
+use sys::numa::{PageStatus, Policy};
+use trace::Tier;
+
+/// Pages in one call of `move_pages`: 4 MiB, so that the lists stay small and other threads' page faults wait little.
+const BATCH_PAGES: usize = 1024;
+
+/// How often pages are tried again that the kernel was using.
+const BUSY_RETRIES: u32 = 3;
+
+/// Pause before pages are tried again.
+const BUSY_PAUSE: Duration = Duration::from_micros(200);
+
+/// What [`NumaTiers`] needs of the system.
+pub trait NumaCalls: Send + Sync {
+    /// Address space, see [`sys::memory::reserve`].
+    ///
+    /// # Errors
+    /// When the system has none.
+    fn reserve(&self, len_bytes: usize) -> Result<Range<usize>, sys::Error>;
+
+    /// Where untouched pages come from, see [`sys::numa::bind`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn mbind(&self, range: &Range<usize>, policy: Policy, nodes: &[u32]) -> Result<(), sys::Error>;
+
+    /// Moves pages to a node, or with `None` says where they are; see [`sys::numa::move_pages`].
+    ///
+    /// # Errors
+    /// When the call was refused as a whole.
+    fn move_pages(&self, pages: &[usize], to: Option<u32>) -> Result<Vec<PageStatus>, sys::Error>;
+
+    /// Drops contents, see [`sys::memory::discard`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn dontneed(&self, range: &Range<usize>) -> Result<(), sys::Error>;
+}
+
+/// The system of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemCalls;
+
+impl NumaCalls for SystemCalls {
+    fn reserve(&self, len_bytes: usize) -> Result<Range<usize>, sys::Error> {
+        sys::memory::reserve(len_bytes)
+    }
+
+    fn mbind(&self, range: &Range<usize>, policy: Policy, nodes: &[u32]) -> Result<(), sys::Error> {
+        sys::numa::bind(range, policy, nodes)
+    }
+
+    fn move_pages(&self, pages: &[usize], to: Option<u32>) -> Result<Vec<PageStatus>, sys::Error> {
+        match to {
+            Some(node) => sys::numa::move_pages(pages, node),
+            None => sys::numa::nodes_of_pages(pages),
+        }
+    }
+
+    fn dontneed(&self, range: &Range<usize>) -> Result<(), sys::Error> {
+        sys::memory::discard(range)
+    }
+}
+
+/// Two tiers, each of one or more memory nodes. Nodes are preferred, not enforced: when a tier is full, pages come from
+/// other nodes and training goes on.
+#[derive(Debug)]
+pub struct NumaTiers<C> {
+    calls: C,
+    fast_nodes: Vec<u32>,
+    slow_nodes: Vec<u32>,
+    slow_name: String,
+}
+
+impl<C: NumaCalls> NumaTiers<C> {
+    /// Tiers of these nodes, each list with the node to fill first at its begin. Neither may be empty; whether the nodes
+    /// exist is found out by the first call.
+    #[must_use]
+    pub fn new(calls: C, fast_nodes: Vec<u32>, slow_nodes: Vec<u32>) -> Self {
+        let numbers: Vec<String> = slow_nodes.iter().map(u32::to_string).collect();
+        let slow_name = format!("node:{}", numbers.join(","));
+        NumaTiers { calls, fast_nodes, slow_nodes, slow_name }
+    }
+
+    fn nodes(&self, tier: Tier) -> &[u32] {
+        if tier == Tier::FAST {
+            &self.fast_nodes
+        } else {
+            &self.slow_nodes
+        }
+    }
+
+    fn bind(&self, range: &Range<usize>, tier: Tier) -> Result<(), sys::Error> {
+        let nodes = self.nodes(tier);
+        if nodes.len() == 1 {
+            return self.calls.mbind(range, Policy::Preferred, nodes);
+        }
+        match self.calls.mbind(range, Policy::PreferredMany, nodes) {
+            // Linux before 5.15 can prefer one node only.
+            Err(error) if error.errno() == EINVAL && !nodes.is_empty() => {
+                self.calls.mbind(range, Policy::Preferred, &nodes[..1])
+            }
+            result => result,
+        }
+    }
+
+    /// Moves what is in `pages` and not on `nodes` yet. Every page is counted in `tally`, also when the call as a whole is
+    /// refused. `unplaced` is the error number of the refused `mbind`, when untouched pages will not come from the nodes.
+    fn move_batch(
+        &self,
+        pages: &[usize],
+        nodes: &[u32],
+        unplaced: Option<i32>,
+        tally: &mut Tally,
+    ) -> Result<(), sys::Error> {
+        let found = self.calls.move_pages(pages, None).inspect_err(|error| tally.failed_all(pages, error.errno()))?;
+        let mut batch = Batch { nodes, unplaced, pending: Vec::new(), tally };
+        for (&page, status) in pages.iter().zip(found) {
+            match status {
+                PageStatus::OnNode(node) if nodes.contains(&node) => {}
+                PageStatus::OnNode(_) => batch.pending.push((page, EBUSY)),
+                status => batch.settle(page, status),
+            }
+        }
+        let mut targets = nodes.iter().copied();
+        let mut target = targets.next();
+        let mut busy_retries = 0;
+        let refusal = loop {
+            let (Some(node), false) = (target, batch.pending.is_empty()) else {
+                break None;
+            };
+            match self.calls.move_pages(&batch.addresses(), Some(node)) {
+                Ok(statuses) => {
+                    if batch.settle_pending(statuses) {
+                        self.look_again(&mut batch);
+                        target = targets.next();
+                    } else if !batch.pending.is_empty() {
+                        if busy_retries == BUSY_RETRIES {
+                            break None;
+                        }
+                        busy_retries += 1;
+                        std::thread::sleep(BUSY_PAUSE);
+                    }
+                }
+                Err(error) => {
+                    batch.pending.iter_mut().for_each(|(_, errno)| *errno = error.errno());
+                    target = targets.next().filter(|_| error.errno() == ENOMEM);
+                    if target.is_none() {
+                        break Some(error);
+                    }
+                    self.look_again(&mut batch);
+                }
+            }
+        };
+        self.look_again(&mut batch);
+        for (page, errno) in batch.pending {
+            batch.tally.failed(page, errno);
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Counts pending pages that have arrived: a call that gave up moved some and did not say which.
+    fn look_again(&self, batch: &mut Batch<'_>) {
+        if batch.pending.is_empty() {
+            return;
+        }
+        // If even this is refused, pages count as not moved: the error number of their move is known already.
+        let found = self.calls.move_pages(&batch.addresses(), None).unwrap_or_default();
+        let statuses = found.into_iter().map(Some).chain(std::iter::repeat(None));
+        for ((page, errno), status) in std::mem::take(&mut batch.pending).into_iter().zip(statuses) {
+            match status {
+                Some(PageStatus::OnNode(node)) if batch.nodes.contains(&node) => batch.tally.moved_pages += 1,
+                _ => batch.pending.push((page, errno)),
+            }
+        }
+    }
+}
+
+impl<C: NumaCalls> Tiers for NumaTiers<C> {
+    fn kind(&self) -> &'static str {
+        "numa"
+    }
+
+    fn slow_name(&self) -> &str {
+        &self.slow_name
+    }
+
+    fn reserve(&self, len_bytes: usize, home: Tier) -> Result<Range<usize>, TierError> {
+        let range = self.calls.reserve(len_bytes).map_err(|error| tier_error(&error, &(0..len_bytes)))?;
+        self.place(range.clone(), home)?;
+        Ok(range)
+    }
+
+    fn place(&self, range: Range<usize>, tier: Tier) -> Result<(), TierError> {
+        self.bind(&range, tier).map_err(|error| tier_error(&error, &range))
+    }
+
+    /// Untouched pages count as moved when `mbind` makes them come from the tier. A refused `mbind` alone does not keep
+    /// touched pages from moving. When a call is refused as a whole, the pages after it are not tried.
+    fn migrate(&self, range: Range<usize>, to: Tier) -> Result<Moved, TierError> {
+        let unplaced = self.bind(&range, to).err().map(|error| error.errno());
+        let pages: Vec<usize> = range.clone().step_by(PAGE_BYTES).collect();
+        let mut tally = Tally::default();
+        for (place, batch) in pages.chunks(BATCH_PAGES).enumerate() {
+            if let Err(error) = self.move_batch(batch, self.nodes(to), unplaced, &mut tally) {
+                if tally.moved_pages == 0 && error.errno() != ENOMEM {
+                    return Err(tier_error(&error, &range));
+                }
+                let untried = pages.get((place + 1) * BATCH_PAGES..).unwrap_or_default();
+                tally.failed_all(untried, error.errno());
+                break;
+            }
+        }
+        Ok(tally.moved())
+    }
+
+    fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError> {
+        self.bind(&range, next).and_then(|()| self.calls.dontneed(&range)).map_err(|error| tier_error(&error, &range))
+    }
+}
+
+/// Pages under way to one tier.
+struct Batch<'a> {
+    nodes: &'a [u32],
+    unplaced: Option<i32>,
+    /// Pages that are not where they should be, with the error number of the last try.
+    pending: Vec<(usize, i32)>,
+    tally: &'a mut Tally,
+}
+
+impl Batch<'_> {
+    fn addresses(&self) -> Vec<usize> {
+        self.pending.iter().map(|&(page, _)| page).collect()
+    }
+
+    /// Settles the pending pages, which have these statuses now. Says whether one stayed because the node is full.
+    fn settle_pending(&mut self, statuses: Vec<PageStatus>) -> bool {
+        for ((page, _), status) in std::mem::take(&mut self.pending).into_iter().zip(statuses) {
+            self.settle(page, status);
+        }
+        self.pending.iter().any(|&(_, errno)| errno == ENOMEM)
+    }
+
+    /// Counts a page, or keeps it pending when another try may help.
+    fn settle(&mut self, page: usize, status: PageStatus) {
+        match status {
+            PageStatus::OnNode(node) if self.nodes.contains(&node) => self.tally.moved_pages += 1,
+            PageStatus::OnNode(_) | PageStatus::Unsettled => self.pending.push((page, EBUSY)),
+            PageStatus::Failed(errno @ (EBUSY | ENOMEM)) => self.pending.push((page, errno)),
+            PageStatus::Failed(ENOENT) => match self.unplaced {
+                None => self.tally.moved_pages += 1,
+                Some(errno) => self.tally.failed(page, errno),
+            },
+            PageStatus::Failed(errno) => self.tally.failed(page, errno),
+        }
+    }
+}
+
+/// What became of the pages.
+#[derive(Default)]
+struct Tally {
+    moved_pages: u64,
+    failed_pages: u64,
+    /// The lowest page that stayed, with its error number.
+    first_failure: Option<(usize, i32)>,
+}
+
+impl Tally {
+    fn failed(&mut self, page: usize, errno: i32) {
+        self.failed_pages += 1;
+        if self.first_failure.is_none_or(|(first, _)| page < first) {
+            self.first_failure = Some((page, errno));
+        }
+    }
+
+    fn failed_all(&mut self, pages: &[usize], errno: i32) {
+        for &page in pages {
+            self.failed(page, errno);
+        }
+    }
+
+    fn moved(&self) -> Moved {
+        let page_bytes = PAGE_BYTES as u64;
+        Moved {
+            moved_bytes: self.moved_pages * page_bytes,
+            failed_bytes: self.failed_pages * page_bytes,
+            errno: self.first_failure.map_or(0, |(_, errno)| errno),
+        }
+    }
+}
+
+/// A failed system call as what the placement knows of failures.
+pub(super) fn tier_error(error: &sys::Error, range: &Range<usize>) -> TierError {
+    TierError {
+        operation: error.operation(),
+        addr: range.start,
+        len_bytes: range.len(),
+        errno: error.errno(),
+        reason: sys::errno_text(error.errno()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

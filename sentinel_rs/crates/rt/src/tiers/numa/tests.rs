@@ -1,0 +1,355 @@
+//! The tiers on a machine that can be told to fail: each call with each error number, each page with each status.
+
+use super::*;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Mutex;
+use sys::errno::{EACCES, EFAULT, ENODEV, ENOSYS, EPERM, ESRCH};
+
+/// Everything that the manual pages of the calls name, and what containers answer.
+const ERRNOS: [i32; 10] = [EINVAL, EPERM, ENOMEM, EBUSY, EFAULT, ENODEV, ENOENT, ESRCH, EACCES, ENOSYS];
+
+const FAST: u32 = 0;
+const SLOW: u32 = 2;
+const BASE: usize = 0x7000_0000_0000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Call {
+    Reserve,
+    Mbind,
+    Query,
+    Move,
+    Dontneed,
+}
+
+#[derive(Default)]
+struct State {
+    /// Node of each page that was touched.
+    touched: BTreeMap<usize, u32>,
+    /// Preferred nodes of pages, where they were set.
+    bound: BTreeMap<usize, Vec<u32>>,
+    /// Nodes with little room, and how many pages still fit.
+    room: HashMap<u32, usize>,
+    /// Calls that fail: which, from the how manieth on, and with which error number.
+    refusals: Vec<(Call, usize, i32)>,
+    /// What a page answers to moves before it really moves.
+    answers: HashMap<usize, VecDeque<PageStatus>>,
+    /// The next move gives up after this many pages.
+    give_up_after: Option<usize>,
+    knows_preferred_many: bool,
+    /// Every call with its number of pages.
+    log: Vec<(Call, usize)>,
+}
+
+#[derive(Default)]
+struct FakeCalls {
+    state: Mutex<State>,
+}
+
+impl FakeCalls {
+    fn enter(&self, call: Call, pages: usize) -> Result<std::sync::MutexGuard<'_, State>, i32> {
+        let mut state = self.state.lock().unwrap();
+        let earlier = state.log.iter().filter(|(logged, _)| *logged == call).count();
+        state.log.push((call, pages));
+        let refused = state.refusals.iter().find(|&&(which, from, _)| which == call && earlier >= from);
+        match refused.copied() {
+            Some((_, _, errno)) => Err(errno),
+            None => Ok(state),
+        }
+    }
+}
+
+impl NumaCalls for FakeCalls {
+    fn reserve(&self, len_bytes: usize) -> Result<Range<usize>, sys::Error> {
+        let state = self.enter(Call::Reserve, len_bytes / PAGE_BYTES);
+        state.map(|_| BASE..BASE + len_bytes).map_err(|errno| sys::Error::Reserve { len_bytes, errno })
+    }
+
+    fn mbind(&self, range: &Range<usize>, policy: Policy, nodes: &[u32]) -> Result<(), sys::Error> {
+        let (addr, len_bytes) = (range.start, range.len());
+        let refused = |errno| sys::Error::Bind { addr, len_bytes, policy, nodes: nodes.to_vec(), errno };
+        let mut state = self.enter(Call::Mbind, len_bytes / PAGE_BYTES).map_err(refused)?;
+        if policy == Policy::PreferredMany && !state.knows_preferred_many {
+            return Err(refused(EINVAL));
+        }
+        state.bound.extend(range.clone().step_by(PAGE_BYTES).map(|page| (page, nodes.to_vec())));
+        Ok(())
+    }
+
+    fn move_pages(&self, pages: &[usize], to: Option<u32>) -> Result<Vec<PageStatus>, sys::Error> {
+        let call = if to.is_some() { Call::Move } else { Call::Query };
+        let refused = |errno, settled_pages| sys::Error::MovePages { pages: pages.len(), settled_pages, errno };
+        let mut state = self.enter(call, pages.len()).map_err(|errno| refused(errno, 0))?;
+        let mut statuses = Vec::new();
+        let give_up_after = if to.is_some() { state.give_up_after.take() } else { None };
+        for (index, page) in pages.iter().enumerate() {
+            let Some(&node) = state.touched.get(page) else {
+                statuses.push(PageStatus::Failed(ENOENT));
+                continue;
+            };
+            let Some(to) = to else {
+                statuses.push(PageStatus::OnNode(node));
+                continue;
+            };
+            if let Some(answer) = state.answers.get_mut(page).and_then(VecDeque::pop_front) {
+                statuses.push(answer);
+                continue;
+            }
+            let gave_up = give_up_after.is_some_and(|after| index >= after);
+            if gave_up && index % 2 == 0 {
+                statuses.push(PageStatus::Unsettled);
+                continue;
+            }
+            let room = state.room.entry(to).or_insert(usize::MAX);
+            if *room == 0 {
+                // As the kernel does: what has moved stays moved, and nobody is told.
+                return Err(refused(ENOMEM, statuses.len()));
+            }
+            *room -= 1;
+            state.touched.insert(*page, to);
+            statuses.push(if gave_up { PageStatus::Unsettled } else { PageStatus::OnNode(to) });
+        }
+        Ok(statuses)
+    }
+
+    fn dontneed(&self, range: &Range<usize>) -> Result<(), sys::Error> {
+        let (addr, len_bytes) = (range.start, range.len());
+        let refused = |errno| sys::Error::Advise { advice: "MADV_DONTNEED", addr, len_bytes, errno };
+        let mut state = self.enter(Call::Dontneed, len_bytes / PAGE_BYTES).map_err(refused)?;
+        state.touched.retain(|page, _| !range.contains(page));
+        Ok(())
+    }
+}
+
+/// Tiers of a fast and a slow node with so many touched slow pages; the range is of these pages.
+fn slow_pages(count: usize) -> (NumaTiers<FakeCalls>, Range<usize>) {
+    let tiers = NumaTiers::new(FakeCalls::default(), vec![FAST], vec![SLOW]);
+    let range = tiers.reserve(count * PAGE_BYTES, Tier::SLOW).unwrap();
+    tiers.with(|state| {
+        state.touched.extend(range.clone().step_by(PAGE_BYTES).map(|page| (page, SLOW)));
+        state.log.clear();
+    });
+    (tiers, range)
+}
+
+impl NumaTiers<FakeCalls> {
+    fn with<R>(&self, action: impl FnOnce(&mut State) -> R) -> R {
+        action(&mut self.calls.state.lock().unwrap())
+    }
+
+    fn refuse(&self, call: Call, from: usize, errno: i32) {
+        self.with(|state| state.refusals.push((call, from, errno)));
+    }
+
+    fn answer(&self, page: usize, answers: &[PageStatus]) {
+        self.with(|state| state.answers.insert(BASE + page * PAGE_BYTES, answers.iter().copied().collect()));
+    }
+
+    fn calls(&self, call: Call) -> Vec<usize> {
+        self.with(|state| state.log.iter().filter(|(logged, _)| *logged == call).map(|&(_, pages)| pages).collect())
+    }
+
+    fn on_node(&self, node: u32) -> usize {
+        self.with(|state| state.touched.values().filter(|&&on| on == node).count())
+    }
+}
+
+fn moved(moved_pages: u64, failed_pages: u64, errno: i32) -> Moved {
+    Moved { moved_bytes: moved_pages * 4096, failed_bytes: failed_pages * 4096, errno }
+}
+
+fn error(operation: &'static str, range: &Range<usize>, errno: i32) -> TierError {
+    TierError { operation, addr: range.start, len_bytes: range.len(), errno, reason: sys::errno_text(errno) }
+}
+
+#[test]
+fn names_are_what_people_asked_for() {
+    let tiers = NumaTiers::new(SystemCalls, vec![0], vec![2, 3]);
+    assert_eq!((tiers.kind(), tiers.slow_name()), ("numa", "node:2,3"));
+}
+
+#[test]
+fn pages_come_from_their_tier_and_move_to_the_other() {
+    let (tiers, range) = slow_pages(3);
+    assert_eq!(tiers.with(|state| state.bound[&BASE].clone()), [SLOW]);
+    assert_eq!(tiers.migrate(range.clone(), Tier::FAST), Ok(moved(3, 0, 0)));
+    assert_eq!(tiers.on_node(FAST), 3);
+    assert_eq!(tiers.with(|state| state.bound[&BASE].clone()), [FAST], "pages touched later come from there too");
+    assert_eq!(tiers.migrate(range.clone(), Tier::FAST), Ok(moved(0, 0, 0)), "they are there already");
+    assert_eq!(tiers.calls(Call::Move), [3]);
+    assert_eq!(tiers.migrate(range, Tier::SLOW), Ok(moved(3, 0, 0)));
+    assert_eq!(tiers.on_node(SLOW), 3);
+}
+
+#[test]
+fn discarded_pages_are_gone_and_come_from_the_next_tier() {
+    let (tiers, range) = slow_pages(4);
+    assert_eq!(tiers.discard(range.start..range.start + 2 * PAGE_BYTES, Tier::FAST), Ok(()));
+    assert_eq!(tiers.on_node(SLOW), 2);
+    assert_eq!(tiers.with(|state| state.bound[&range.start].clone()), [FAST]);
+    assert_eq!(tiers.calls(Call::Dontneed), [2]);
+}
+
+#[test]
+fn refused_calls_name_operation_range_and_errno() {
+    for errno in ERRNOS {
+        let fresh = || NumaTiers::new(FakeCalls::default(), vec![FAST], vec![SLOW]);
+        let range = BASE..BASE + 8 * PAGE_BYTES;
+
+        let tiers = fresh();
+        tiers.refuse(Call::Reserve, 0, errno);
+        assert_eq!(tiers.reserve(range.len(), Tier::SLOW), Err(error("mmap", &(0..range.len()), errno)));
+
+        let tiers = fresh();
+        tiers.refuse(Call::Mbind, 0, errno);
+        let refused = error("mbind", &range, errno);
+        assert_eq!(tiers.reserve(range.len(), Tier::SLOW), Err(refused.clone()));
+        assert_eq!(tiers.place(range.clone(), Tier::FAST), Err(refused.clone()));
+        assert_eq!(tiers.discard(range.clone(), Tier::FAST), Err(refused));
+        assert_eq!(tiers.calls(Call::Dontneed), [0; 0], "contents stay when their next place is refused");
+
+        let tiers = fresh();
+        tiers.refuse(Call::Dontneed, 0, errno);
+        assert_eq!(tiers.discard(range.clone(), Tier::SLOW), Err(error("madvise", &range, errno)));
+    }
+}
+
+#[test]
+fn a_move_that_is_refused_at_once_is_an_error_but_no_room_is_a_count() {
+    for call in [Call::Query, Call::Move] {
+        for errno in ERRNOS {
+            let (tiers, range) = slow_pages(5);
+            tiers.refuse(call, 0, errno);
+            let expected =
+                if errno == ENOMEM { Ok(moved(0, 5, ENOMEM)) } else { Err(error("move_pages", &range, errno)) };
+            assert_eq!(tiers.migrate(range, Tier::FAST), expected);
+            assert_eq!((tiers.on_node(SLOW), tiers.calls(call).len()), (5, 1), "{call:?} {errno}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_later_on_keeps_what_was_done_and_tries_no_further() {
+    for call in [Call::Query, Call::Move] {
+        for errno in ERRNOS {
+            let (tiers, range) = slow_pages(3 * BATCH_PAGES);
+            tiers.refuse(call, 1, errno);
+            let batch = BATCH_PAGES as u64;
+            assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(batch, 2 * batch, errno)), "{call:?} {errno}");
+            assert_eq!(tiers.on_node(FAST), BATCH_PAGES);
+            assert_eq!(tiers.calls(call), [BATCH_PAGES; 2]);
+        }
+    }
+}
+
+#[test]
+fn a_refused_mbind_stops_only_untouched_pages() {
+    for errno in ERRNOS {
+        let (tiers, range) = slow_pages(4);
+        tiers.with(|state| state.touched.remove(&(BASE + PAGE_BYTES)));
+        tiers.refuse(Call::Mbind, 0, errno);
+        assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(3, 1, errno)));
+    }
+}
+
+#[test]
+fn untouched_pages_count_as_moved() {
+    let (tiers, range) = slow_pages(4);
+    tiers.with(|state| state.touched.clear());
+    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(4, 0, 0)));
+    assert_eq!(tiers.calls(Call::Move), [0; 0]);
+}
+
+#[test]
+fn pages_that_cannot_move_are_counted_with_the_errno_of_the_first() {
+    for errno in ERRNOS.into_iter().filter(|errno| ![EBUSY, ENOENT].contains(errno)) {
+        let (tiers, range) = slow_pages(10);
+        tiers.answer(7, &[PageStatus::Failed(EACCES)]);
+        tiers.answer(4, &[PageStatus::Failed(errno)]);
+        assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(8, 2, errno)));
+        assert_eq!(tiers.calls(Call::Move), [10], "another try would not help");
+    }
+}
+
+#[test]
+fn a_page_that_vanishes_before_it_moves_comes_from_the_new_tier() {
+    let (tiers, range) = slow_pages(2);
+    tiers.answer(1, &[PageStatus::Failed(ENOENT)]);
+    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(2, 0, 0)));
+}
+
+#[test]
+fn busy_pages_are_tried_again_three_times() {
+    let (tiers, range) = slow_pages(10);
+    let busy = PageStatus::Failed(EBUSY);
+    tiers.answer(2, &[busy]);
+    tiers.answer(3, &[busy, PageStatus::OnNode(SLOW), PageStatus::Unsettled]);
+    tiers.answer(4, &[busy; 4]);
+    assert_eq!(tiers.migrate(range.clone(), Tier::FAST), Ok(moved(9, 1, EBUSY)));
+    assert_eq!(tiers.calls(Call::Move), [10, 3, 2, 2]);
+    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(1, 0, 0)), "later it may go");
+}
+
+#[test]
+fn a_call_that_gives_up_is_found_out_about() {
+    let (tiers, range) = slow_pages(10);
+    tiers.with(|state| state.give_up_after = Some(4));
+    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(10, 0, 0)));
+    assert_eq!(tiers.calls(Call::Move), [10, 6]);
+}
+
+#[test]
+fn a_full_node_is_counted_page_by_page() {
+    let (tiers, range) = slow_pages(10);
+    tiers.with(|state| state.room.insert(FAST, 6));
+    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(6, 4, ENOMEM)));
+    assert_eq!(tiers.on_node(FAST), 6);
+}
+
+#[test]
+fn the_next_node_of_a_tier_takes_what_the_first_has_no_room_for() {
+    for knows_preferred_many in [true, false] {
+        let tiers = NumaTiers::new(FakeCalls::default(), vec![0, 1], vec![SLOW]);
+        tiers.with(|state| state.knows_preferred_many = knows_preferred_many);
+        let range = tiers.reserve(10 * PAGE_BYTES, Tier::SLOW).unwrap();
+        tiers.with(|state| {
+            state.touched.extend(range.clone().step_by(PAGE_BYTES).map(|page| (page, SLOW)));
+            state.room.extend([(0, 6), (1, 3)]);
+        });
+        tiers.answer(9, &[PageStatus::Failed(ENOMEM)]);
+        assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(9, 1, ENOMEM)));
+        assert_eq!((tiers.on_node(0), tiers.on_node(1), tiers.on_node(SLOW)), (6, 3, 1));
+        let bound = tiers.with(|state| state.bound[&BASE].clone());
+        assert_eq!(bound, if knows_preferred_many { vec![0, 1] } else { vec![0] });
+    }
+}
+
+#[test]
+fn calls_are_bounded() {
+    let (tiers, range) = slow_pages(2 * BATCH_PAGES + 1);
+    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(2 * BATCH_PAGES as u64 + 1, 0, 0)));
+    assert_eq!(tiers.calls(Call::Move), [BATCH_PAGES, BATCH_PAGES, 1]);
+    assert_eq!(tiers.calls(Call::Query), [BATCH_PAGES, BATCH_PAGES, 1]);
+}
+
+#[test]
+fn tiers_without_nodes_fail_at_the_first_call() {
+    let tiers = NumaTiers::new(SystemCalls, vec![0], vec![]);
+    assert_eq!(tiers.reserve(1 << 21, Tier::SLOW).unwrap_err().operation, "mbind");
+}
+
+#[test]
+fn this_machine_accepts_the_calls() {
+    let tiers = NumaTiers::new(SystemCalls, vec![0], vec![0]);
+    let range = match tiers.reserve(1 << 21, Tier::SLOW) {
+        Err(error) if [EPERM, ENOSYS].contains(&error.errno) => {
+            eprintln!("skipped: {error}");
+            return;
+        }
+        range => range.unwrap(),
+    };
+    match tiers.migrate(range.clone(), Tier::FAST) {
+        Err(error) if [EPERM, ENOSYS].contains(&error.errno) => eprintln!("skipped: {error}"),
+        result => assert_eq!(result, Ok(moved(512, 0, 0)), "untouched pages count as moved"),
+    }
+    assert_eq!(tiers.discard(range, Tier::SLOW), Ok(()));
+}
