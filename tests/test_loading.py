@@ -51,16 +51,25 @@ def test_late_loading_after_eager_operations(start, stock_python, library, stock
     assert result["stats"]["steps_managed"] > 0, result
 
 
-def test_a_second_copy_is_refused_and_the_first_goes_on(
+def assert_second_copy_is_told_once(finished):
+    """One clear line, whether TensorFlow passes it on as an exception or the library says it itself."""
+    finished.assert_clean()
+    said = [
+        line
+        for line in finished.text.splitlines()
+        if "a copy of libsentinel.so is loaded already" in line
+    ]
+    assert len(said) == 1, finished.text
+    assert "accepted is one copy in a process" in said[0], finished.text
+
+
+def test_a_second_copy_is_told_and_the_first_goes_on(
     start, sentinel_python, library, stock_losses, tmp_path
 ):
     copy = tmp_path / "libsentinel.so"
     shutil.copy(str(library), str(copy))
     finished = start(sentinel_python, LOADING, "session", copy, **SETTINGS).wait()
-    finished.assert_clean()
-    refusals = [line for line in finished.out.splitlines() if line.startswith(f"refused {copy}")]
-    assert len(refusals) == 1, finished.text
-    assert "already" in refusals[0], finished.text
+    assert_second_copy_is_told_once(finished)
     result = json.loads(finished.out.splitlines()[-1])
     assert (result["before"], result["after"]) == (stock_losses, stock_losses)
 
@@ -69,10 +78,10 @@ def test_two_late_copies_are_one_too_many(start, stock_python, library, stock_lo
     copy = tmp_path / "other.so"
     shutil.copy(str(library), str(copy))
     finished = start(stock_python, LOADING, "import", library, copy, **SETTINGS).wait()
-    finished.assert_clean()
-    assert f"loaded {library}" in finished.out, finished.text
-    assert f"refused {copy}" in finished.out, finished.text
-    assert json.loads(finished.out.splitlines()[-1])["after"] == stock_losses
+    assert_second_copy_is_told_once(finished)
+    result = json.loads(finished.out.splitlines()[-1])
+    assert result["after"] == stock_losses
+    assert result["stats"]["steps_managed"] > 0, result
 
 
 def test_switched_off_it_is_not_even_loaded(start, sentinel_python):

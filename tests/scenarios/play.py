@@ -3,7 +3,8 @@
     python play.py MODULE VALUES.npz REPORT.json
 
 Runs under stock TensorFlow and under Sentinel; all sessions use one thread, because only then does TensorFlow itself
-promise the same bits twice. The report holds what tf.sentinel.stats() said before each scenario, at the end of its last training, and after it.
+promise the same bits twice. The report holds what tf.sentinel.stats() said before each scenario, at the end of
+its last training, and after it.
 """
 
 import importlib

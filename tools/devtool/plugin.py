@@ -16,7 +16,6 @@ from util import (
     STOCK_VENV,
     Stop,
     clean_env,
-    file_digest,
     is_fresh,
     key_of,
     need_programs,
@@ -206,8 +205,3 @@ def _check_library(tensorflow):
         "libsentinel.so: %.1f MB, exports %s"
         % (LIBRARY.stat().st_size / 1e6, ", ".join(sorted(names)))
     )
-
-
-def library_key():
-    """A digest of the library as it is now."""
-    return file_digest(LIBRARY)

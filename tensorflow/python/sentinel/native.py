@@ -50,8 +50,9 @@ def is_active():
 def stats():
     """Reports what Sentinel has done in this process so far.
 
-    Sizes are in bytes and times in nanoseconds. `docs/` lists all keys; among them are `policy`, `state`,
-    `fast_bytes_allowed`, `fast_bytes_peak`, `promoted_bytes`, `demoted_bytes`, `slot_hit_rate` and `message`.
+    Sizes are in bytes and times in nanoseconds, as the ends of the names say. Among the keys are `policy`, `state`,
+    `fast_bytes_allowed`, `fast_bytes_peak`, `promoted_bytes`, `demoted_bytes`, `slot_hit_rate` and `message`. What is
+    not known yet, such as the hit rate before the first managed step, is None.
 
     Returns:
       A `dict`. Its key `active` is always there; it is the only one besides `state` and `message` when the native

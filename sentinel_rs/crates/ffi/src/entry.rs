@@ -149,7 +149,7 @@ pub fn ask_profile(wanted: bool) {
 
 pub fn allocate(align_bytes: usize, size_bytes: usize) -> *mut u8 {
     let address = with(None, |runtime| runtime.alloc(align_bytes as u64, size_bytes as u64));
-    address.map_or(std::ptr::null_mut(), |address| std::ptr::with_exposed_provenance_mut(address))
+    address.map_or(std::ptr::null_mut(), std::ptr::with_exposed_provenance_mut)
 }
 
 /// # Safety

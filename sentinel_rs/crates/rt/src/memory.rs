@@ -263,8 +263,12 @@ impl Memory {
         Some(Freed::Block { size_bytes, tier })
     }
 
-    /// The unit around the persistent buffer at `addr`, of whole pages.
+    /// The unit around the persistent buffer at `addr`, of whole pages. A buffer in the arena of an earlier plan belongs to
+    /// that plan's units and moves no more: its unit here is one in which nothing lives.
     pub fn persistent_unit(&self, addr: usize, len_bytes: u64) -> Arc<UnitState> {
+        if self.plans.contains(&addr) {
+            return Arc::new(UnitState::empty(addr..addr + usize_of(page_ceil(len_bytes)), Tier::SLOW));
+        }
         let mut units = self.persistent.lock().unwrap_or_else(PoisonError::into_inner);
         let unit = units.entry(addr).or_insert_with(|| {
             let tier = self.tier_of(addr);

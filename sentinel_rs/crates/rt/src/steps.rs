@@ -29,7 +29,7 @@ pub struct Active {
 #[derive(Debug)]
 pub enum Mode {
     /// It is recorded.
-    Profiling(Recorder),
+    Profiling(Box<Recorder>),
     /// It follows a plan.
     Managed(Arc<Managed>),
 }
@@ -195,7 +195,9 @@ impl Runtime {
         let Some(active) = self.active.swap(None) else { return };
         match &active.mode {
             Mode::Managed(managed) => {
-                managed.step_ends(running.began.elapsed());
+                if ok {
+                    managed.step_ends(running.began.elapsed());
+                }
                 self.counters.steps_managed.count();
                 self.judge(&mut steps, &running);
             }
@@ -310,7 +312,7 @@ impl Runtime {
 fn next_mode(bucket: &mut Bucket, large: bool, warmup_steps: u64, asked: bool) -> Option<Mode> {
     if large && bucket.wants_profile(warmup_steps, asked) {
         bucket.profile_begins();
-        return Some(Mode::Profiling(Recorder::default()));
+        return Some(Mode::Profiling(Box::default()));
     }
     match &bucket.phase {
         Phase::Managed(managed) => Some(Mode::Managed(Arc::clone(managed))),
