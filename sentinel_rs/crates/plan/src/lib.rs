@@ -4,6 +4,7 @@
 //! relative to the plan's arena, and everything here is deterministic: the same input gives the same plan.
 
 mod check;
+mod gap;
 mod hpca21;
 mod machine;
 mod pack;
@@ -11,9 +12,10 @@ mod plan;
 #[cfg(test)]
 mod testing;
 
+pub use gap::{gap, gap_choice, GapChoice, GapMove, GapProblem, GapTensor, GapUse, Way};
 pub use hpca21::hpca21;
 pub use machine::{Machine, MachineError, TierSpec};
-pub use pack::{pack, pack_ceil, Item, Packing, PACK_ALIGN_BYTES};
+pub use pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};
 pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, Slot, Unit, UnitHome};
 
 /// The policies that can be asked for by name.
