@@ -217,8 +217,12 @@ impl Log {
         };
         let buffer = &mut self.buffers[index as usize];
         let bytes = touch.bytes.min(buffer.size_bytes);
-        let death = buffer.death_op.unwrap_or(u32::MAX);
-        buffer.accesses.push(Access { op: op.min(death), write: touch.write, bytes });
+        // An asynchronous receive begins before the tensor it will hand on is born.
+        let birth = match buffer.origin {
+            Origin::Step { op, .. } => op,
+            Origin::Persistent | Origin::External => 0,
+        };
+        buffer.accesses.push(Access { op: op.max(birth), write: touch.write, bytes });
     }
 }
 

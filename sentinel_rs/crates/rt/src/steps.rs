@@ -63,6 +63,10 @@ pub struct Steps {
     pub followed: Option<Arc<Managed>>,
     /// Plans given up whose tensors are not all dead yet.
     retiring: Vec<Arc<Managed>>,
+    /// Layers of the latest managed step.
+    pub layers: u32,
+    /// Where they came from.
+    pub layer_source: Option<trace::LayerSource>,
     /// For `stats()`.
     pub state: &'static str,
     /// Least fast bytes of the latest plan.
@@ -120,7 +124,6 @@ impl Runtime {
 
     /// A step of `graph` begins, with inputs of a shape that hashes to `signature`.
     pub fn step_begins(&self, graph: u64, step_id: i64, signature: u64) -> StepStart {
-        self.counters.steps_seen.count();
         let mut steps = self.lock_steps();
         let steps = &mut *steps;
         if let Some(reason) = &steps.stop {
@@ -132,9 +135,11 @@ impl Runtime {
                 let serial = matches!(active.mode, Mode::Profiling(_));
                 return StepStart { tag: active.tag, serial, stop: None };
             }
+            self.counters.steps_seen.count();
             self.counters.steps_unmanaged.count();
             return StepStart::default();
         }
+        self.counters.steps_seen.count();
         let asked = steps.profile_asked;
         let mode = steps.graphs.get_mut(&graph).and_then(|graph| {
             let large = graph.edges.node_count() >= MIN_NODES;
@@ -177,6 +182,8 @@ impl Runtime {
             }
         }
         steps.state = "managed";
+        steps.layers = managed.layers();
+        steps.layer_source = Some(managed.layer_source);
         managed.step_begins(&self.memory, &self.mover, &self.counters);
     }
 
