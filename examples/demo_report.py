@@ -189,7 +189,7 @@ def print_bound(summary):
     avoided = saved_share(all_fast, all_slow, summary["step_seconds_first_touch"])
     print(
         f"That is below the {WORTHWHILE_GAIN} aimed at: a step takes {all_fast:.3f} s all fast and {all_slow:.3f} s "
-        f"all slow, so slow memory\ncosts at most {all_slow - all_fast:.3f} s of a step, and first touch already avoids "
+        f"all slow, so slow memory\ncosts at most {all_slow - all_fast:.3f} s of a step, and first touch avoids "
         f"{avoided:.0%} of that."
     )
 

@@ -209,7 +209,7 @@ impl Runtime {
                     return Some(addr);
                 }
                 memory.free(addr);
-                counters.slot_hits.count();
+                counters.slot_misses_short.count();
                 self.overflow(align_bytes, size_bytes)
             }
             Taken::At { addr, tier, entered: Some((unit, entered)) } => {
@@ -226,15 +226,15 @@ impl Runtime {
                 Some(addr)
             }
             Taken::Heap(tier) => {
-                counters.slot_hits.count();
                 if tier == Tier::FAST {
                     self.alloc_unplanned(align_bytes, size_bytes)
                 } else {
+                    counters.heap_allocations.count();
                     memory.alloc_heap(size_bytes, align_bytes, tier)
                 }
             }
             Taken::PoolShort => {
-                counters.slot_hits.count();
+                counters.slot_misses_short.count();
                 self.overflow(align_bytes, size_bytes)
             }
             Taken::Scratch => {

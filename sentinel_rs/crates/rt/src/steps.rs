@@ -239,7 +239,13 @@ impl Runtime {
     fn slot_counts(&self) -> SlotCounts {
         let counters = &self.counters;
         let strangers = counters.slot_misses_unknown.get() + counters.slot_misses_size.get();
-        SlotCounts { asked: counters.slot_hits.get() + counters.slot_misses_busy.get() + strangers, strangers }
+        SlotCounts {
+            asked: counters.slot_hits.get()
+                + counters.slot_misses_busy.get()
+                + counters.slot_misses_short.get()
+                + strangers,
+            strangers,
+        }
     }
 
     fn give_up(&self, steps: &mut Steps, managed: &Arc<Managed>) {
