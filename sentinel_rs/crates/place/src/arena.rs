@@ -204,6 +204,10 @@ impl Arena {
                 }
                 let state = &self.units[unit as usize];
                 let entered = state.enter(budget, pages);
+                if entered == Entered::Draining {
+                    self.claims.release(offset_bytes, slot.size_bytes);
+                    return Taken::Busy;
+                }
                 let tier = state.tier().unwrap_or(Tier::SLOW);
                 let addr = self.base + usize_of(offset_bytes);
                 Taken::At { addr, tier, entered: Some((unit, entered)) }
@@ -257,7 +261,7 @@ impl Arena {
 pub struct GivenBack {
     /// Size of the tensor that died.
     pub size_bytes: u64,
-    /// The unit in which nothing lives any more.
+    /// The unit in which nothing lives any more; its pages can be dropped, and then it must be told that it is drained.
     pub emptied_unit: Option<u32>,
 }
 

@@ -8,7 +8,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use trace::Tier;
 
+/// Nothing lives in the unit.
 const ABSENT: u8 = u8::MAX;
+/// Nothing lives in the unit, and its pages are being dropped: a newcomer's contents would go with them.
+const DRAINING: u8 = u8::MAX - 1;
 const LIVE_BITS: u32 = 24;
 const LIVE_MASK: u32 = (1 << LIVE_BITS) - 1;
 
@@ -24,6 +27,11 @@ impl Word {
     fn unpack(bits: u64) -> Word {
         let [t, a, b, c, e0, e1, e2, e3] = bits.to_le_bytes();
         Word { epoch: u32::from_le_bytes([e0, e1, e2, e3]), live: u32::from_le_bytes([a, b, c, 0]), tier: t }
+    }
+
+    /// Something lives there, in a tier.
+    fn resides(self) -> bool {
+        self.tier < DRAINING
     }
 
     fn pack(self) -> u64 {
@@ -43,6 +51,8 @@ pub enum Entered {
         /// True when fast memory was wanted and the budget had none.
         overflowed: bool,
     },
+    /// The unit's old pages are being dropped; nobody may live there now.
+    Draining,
 }
 
 /// A claim to move a unit, valid for one life of the unit.
@@ -100,7 +110,7 @@ impl UnitState {
     #[must_use]
     pub fn tier(&self) -> Option<Tier> {
         let word = self.load();
-        (word.tier != ABSENT).then_some(Tier(word.tier))
+        word.resides().then_some(Tier(word.tier))
     }
 
     fn load(&self) -> Word {
@@ -121,6 +131,9 @@ impl UnitState {
                 }
                 continue;
             }
+            if old.tier == DRAINING {
+                return Entered::Draining;
+            }
             let reserved = self.birth_tier == Tier::FAST && budget.try_reserve(self.len_bytes());
             let overflowed = self.birth_tier == Tier::FAST && !reserved;
             let tier = if overflowed { Tier::SLOW } else { self.birth_tier };
@@ -134,7 +147,8 @@ impl UnitState {
         }
     }
 
-    /// A tensor dies in the unit; true when it was the last one, whose pages hold nothing of worth now.
+    /// A tensor dies in the unit; true when it was the last one. Its pages hold nothing of worth then: the caller may drop
+    /// them, and says [`UnitState::drained`] when that is done. Until then nobody can enter.
     pub fn leave(&self, budget: &Budget) -> bool {
         loop {
             let old = self.load();
@@ -142,7 +156,7 @@ impl UnitState {
                 return false;
             }
             let last = old.live == 1;
-            let tier = if last { ABSENT } else { old.tier };
+            let tier = if last { DRAINING } else { old.tier };
             if self.swap(old, Word { live: old.live - 1, tier, ..old }) {
                 if last && old.tier == Tier::FAST.0 {
                     budget.release(self.len_bytes());
@@ -152,10 +166,18 @@ impl UnitState {
         }
     }
 
+    /// The pages of the last life are dropped; the unit can be entered again.
+    pub fn drained(&self) {
+        let old = self.load();
+        if old.tier == DRAINING {
+            self.swap(old, Word { tier: ABSENT, ..old });
+        }
+    }
+
     /// Asks to move the unit. A promotion reserves its bytes first, so that the budget holds while pages travel.
     pub fn begin_move(&self, to: Tier, budget: &Budget) -> MoveStart {
         let word = self.load();
-        if word.tier == ABSENT || word.tier == to.0 {
+        if !word.resides() || word.tier == to.0 {
             return MoveStart::Needless;
         }
         if to == Tier::FAST && !budget.try_reserve(self.len_bytes()) {
@@ -169,7 +191,7 @@ impl UnitState {
     pub fn end_move(&self, ticket: MoveTicket, to: Tier, arrived: bool, budget: &Budget, pages: &PageTiers) -> bool {
         loop {
             let old = self.load();
-            let same_life = old.epoch == ticket.epoch && old.tier != ABSENT && old.tier != to.0;
+            let same_life = old.epoch == ticket.epoch && old.resides() && old.tier != to.0;
             if !arrived || !same_life {
                 if to == Tier::FAST {
                     budget.release(self.len_bytes());
@@ -220,6 +242,9 @@ mod tests {
         assert!(unit.leave(&budget));
         assert_eq!(budget.used(), 0);
         assert!(!unit.leave(&budget));
+        assert_eq!(unit.enter(&budget, &pages), Entered::Draining);
+        unit.drained();
+        assert_eq!(unit.enter(&budget, &pages), Entered::First { tier: Tier::FAST, overflowed: false });
     }
 
     #[test]
@@ -239,6 +264,7 @@ mod tests {
         let MoveStart::Go(ticket) = unit.begin_move(Tier::FAST, &budget) else { panic!("the budget has room") };
         assert_eq!(budget.used(), 8192);
         unit.leave(&budget);
+        unit.drained();
         unit.enter(&budget, &pages);
         assert!(!unit.end_move(ticket, Tier::FAST, true, &budget, &pages));
         assert_eq!(budget.used(), 0);
@@ -256,8 +282,9 @@ mod tests {
                     let (budget, pages, unit) = &*world;
                     for _ in 0..20_000 {
                         if thread % 2 == 0 {
-                            unit.enter(budget, pages);
-                            unit.leave(budget);
+                            if unit.enter(budget, pages) != Entered::Draining && unit.leave(budget) {
+                                unit.drained();
+                            }
                         } else {
                             let to = if thread == 1 { Tier::SLOW } else { Tier::FAST };
                             if let MoveStart::Go(ticket) = unit.begin_move(to, budget) {

@@ -1,14 +1,14 @@
 //! One plan being followed: layer by layer, through the steps of one graph.
 
 use crate::buckets::LateChoice;
-use crate::memory::Memory;
+use crate::memory::{usize_of, Memory};
 use crate::mover::{Job, Mover};
 use crate::stats::Counters;
 use place::Arena;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use trace::{LayerSource, Tier};
+use trace::{page_ceil, LayerSource, Tier, PAGE_BYTES};
 
 /// The smallest piece by which the pool grows when the budget cannot give all at once.
 const POOL_STEP_BYTES: u64 = 64 << 10;
@@ -145,6 +145,7 @@ impl Managed {
             self.pool_now_bytes.store(wanted_bytes, Ordering::SeqCst);
             let kept = wanted_bytes.max(self.arena.pool_claimed_end()).min(now);
             self.pool_now_bytes.store(kept, Ordering::SeqCst);
+            self.drop_pool_pages(kept, now, memory);
             memory.budget.release(now - kept);
             return;
         }
@@ -161,6 +162,16 @@ impl Managed {
             }
         }
         self.pool_now_bytes.store(grown, Ordering::SeqCst);
+    }
+
+    /// The pool's pages between two sizes go back to the system, so that they are no longer fast memory in use.
+    fn drop_pool_pages(&self, kept_bytes: u64, until_bytes: u64, memory: &Memory) {
+        let base = self.arena.range().start;
+        let begin = base + usize_of(page_ceil(kept_bytes));
+        let end = base + usize_of(until_bytes / PAGE_BYTES * PAGE_BYTES);
+        if begin < end {
+            memory.discard(begin..end, Tier::FAST);
+        }
     }
 
     /// A step is over.

@@ -236,12 +236,17 @@ impl Memory {
         let Some(given) = arena.give_back(addr, &self.budget) else { return Freed::NotOurs };
         if let Some(unit) = given.emptied_unit {
             let unit = &arena.units()[unit as usize];
-            // A refusal leaves old pages in place, which costs memory but no correctness.
-            if let Err(error) = self.tiers.discard(unit.range(), tier) {
-                log::debug!("{error}");
-            }
+            self.discard(unit.range(), tier);
+            unit.drained();
         }
         Freed::Block { size_bytes: given.size_bytes, tier }
+    }
+
+    /// Drops contents that nobody needs. A refusal leaves old pages in place, which costs memory but no correctness.
+    pub fn discard(&self, range: Range<usize>, next: Tier) {
+        if let Err(error) = self.tiers.discard(range, next) {
+            log::debug!("{error}");
+        }
     }
 
     /// A persistent buffer may have moved: its unit settles the account, and its pages go back to their heap's tier.
@@ -256,9 +261,7 @@ impl Memory {
         unit.leave(&self.budget);
         let home = if self.slow.range.contains(&addr) { Tier::SLOW } else { Tier::FAST };
         self.pages.set(unit.range(), home);
-        if let Err(error) = self.tiers.discard(unit.range(), home) {
-            log::debug!("{error}");
-        }
+        self.discard(unit.range(), home);
         let size_bytes = area.free(addr)?;
         Some(Freed::Block { size_bytes, tier })
     }
@@ -291,7 +294,11 @@ impl Memory {
     /// From now on, releases in the arena's range go to it.
     pub fn install(&self, arena: &Arc<Arena>) {
         let range = arena.range();
-        self.pages.set(range.start..range.start + usize_of(page_ceil(arena.plan().pool_bytes)), Tier::FAST);
+        let pool = range.start..range.start + usize_of(page_ceil(arena.plan().pool_bytes));
+        self.pages.set(pool.clone(), Tier::FAST);
+        if let Err(error) = self.tiers.place(pool, Tier::FAST) {
+            log::debug!("{error}");
+        }
         for entry in self.entries(arena) {
             entry.store(Some(Arc::clone(arena)));
         }
@@ -312,9 +319,7 @@ impl Memory {
         for entry in self.entries(arena) {
             entry.store(None);
         }
-        if let Err(error) = self.tiers.discard(arena.range(), Tier::SLOW) {
-            log::debug!("{error}");
-        }
+        self.discard(arena.range(), Tier::SLOW);
         let offset = (arena.range().start - self.plans.start) as u64;
         self.plan_space.lock().unwrap_or_else(PoisonError::into_inner).free(offset).is_some()
     }

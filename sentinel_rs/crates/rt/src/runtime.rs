@@ -17,6 +17,7 @@ use plan::Policy;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+use sys::process::HomeProcess;
 use trace::{Tier, SLOT_MIN_BYTES};
 
 /// Kernels share this many accounts of temporaries; two that run at the same time rarely meet in one.
@@ -49,6 +50,8 @@ pub struct Runtime {
     pub(crate) inter_op_threads: AtomicU32,
     emulated: Option<Arc<EmulatedTiers>>,
     temporaries: Vec<Temporaries>,
+    /// A forked child has no mover threads, so nothing is planned there.
+    pub(crate) home: HomeProcess,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -89,6 +92,7 @@ impl Runtime {
             machine,
             emulated,
             counters,
+            home: HomeProcess::here(),
         })
     }
 

@@ -140,6 +140,10 @@ impl Runtime {
             return StepStart::default();
         }
         self.counters.steps_seen.count();
+        if self.home.is_forked_child() {
+            self.counters.steps_unmanaged.count();
+            return StepStart::default();
+        }
         let asked = steps.profile_asked;
         let mode = steps.graphs.get_mut(&graph).and_then(|graph| {
             let large = graph.edges.node_count() >= MIN_NODES;
