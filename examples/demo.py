@@ -44,7 +44,7 @@ Size = collections.namedtuple(
     "seconds rounds identity_steps training_steps lead_in_steps trial_steps measured_least measured_most",
 )
 FULL = Size(1080, 5, 14, 40, 4, 5, 4, 12)
-QUICK = Size(270, 3, 7, 25, 2, 3, 3, 6)
+QUICK = Size(270, 3, 7, 40, 2, 3, 2, 6)
 
 
 class ChildFailed(Exception):

@@ -21,7 +21,7 @@ TEST_IMAGES = 360
 STAGE_FILTERS = (16, 32, 64)
 BLOCKS_PER_STAGE = 5
 # The published 0.99 or more would still remember the initial statistics after the few steps that this task needs.
-BATCH_NORM_DECAY = 0.75
+BATCH_NORM_DECAY = 0.8
 BATCH_NORM_EPSILON = 1e-5
 EVAL_BATCH = 120
 

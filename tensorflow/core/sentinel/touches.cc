@@ -1,6 +1,9 @@
 #define EIGEN_USE_THREADS
 #include "tensorflow/core/sentinel/touches.h"
 
+#include <string>
+#include <unordered_set>
+
 #include "tensorflow/core/common_runtime/dma_helper.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
@@ -18,6 +21,18 @@ void Append(const Tensor& tensor, bool write, Touches* touches) {
   if (buffer == nullptr) return;
   auto* root = const_cast<tensorflow::TensorBuffer*>(buffer)->root_buffer();
   touches->push_back({reinterpret_cast<size_t>(root->data()), tensor.TotalBytes(), write});
+}
+
+// Kernels that hand a buffer on, or look at its shape, without touching its bytes.
+bool TouchesNothing(const tensorflow::string& type) {
+  static const auto* const kinds = new std::unordered_set<std::string>{
+      "_Arg",      "_Recv",       "_Retval",      "_Send",        "_HostRecv",        "_HostSend",
+      "Enter",     "Exit",        "ExpandDims",   "Identity",     "IdentityN",        "Merge",
+      "NoOp",      "LoopCond",    "NextIteration", "PlaceholderWithDefault", "PreventGradient", "Rank",
+      "RefEnter",  "RefExit",     "RefIdentity",  "RefMerge",     "RefNextIteration", "RefSwitch",
+      "Reshape",   "SentinelAddLayer", "Shape",   "ShapeN",       "Size",             "Squeeze",
+      "StopGradient", "Switch",   "VarHandleOp",  "Variable",     "VariableV2",       "VarIsInitializedOp"};
+  return kinds->count(type) > 0;
 }
 
 // Kernels that take a resource and write its variable say so in their names only.
@@ -41,6 +56,7 @@ void AppendResource(OpKernelContext* context, const Tensor& handle, bool writes,
 }  // namespace
 
 void AppendInputs(OpKernelContext* context, Touches* touches) {
+  if (TouchesNothing(context->op_kernel().type_string())) return;
   const bool writes_resources = WritesResources(context->op_kernel().type_string());
   for (int i = 0; i < context->num_inputs(); ++i) {
     if (!context->has_input(i)) continue;
@@ -61,6 +77,7 @@ void AppendInputs(OpKernelContext* context, Touches* touches) {
 }
 
 void AppendOutputs(OpKernelContext* context, Touches* touches) {
+  if (TouchesNothing(context->op_kernel().type_string())) return;
   for (int i = 0; i < context->num_outputs(); ++i) {
     // References were counted as inputs.
     if (tensorflow::IsRefType(context->expected_output_dtype(i))) continue;

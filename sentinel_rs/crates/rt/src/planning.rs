@@ -78,6 +78,7 @@ impl Runtime {
             self.memory.persistent_unit(addr, unit.len_bytes)
         };
         let arena = Arc::new(Arena::bind(plan, base, &roles, persistent));
+        self.memory.trim();
         self.memory.install(&arena);
         self.counters.plans_made.count();
         let plan = arena.plan();

@@ -142,6 +142,11 @@ impl Recorder {
             buffer.death_op = Some(last.max(op));
             buffer.temporary = Some(op) == running;
             log.live_bytes -= log.buffers[index as usize].size_bytes;
+        } else if buffer.origin == Origin::Persistent {
+            // It came from before the step but does not outlast it: a batch of input, or the value that an assignment
+            // replaces. Its address means nothing in the next step.
+            buffer.origin = Origin::External;
+            log.persistent_bytes -= log.buffers[index as usize].size_bytes;
         }
     }
 

@@ -14,10 +14,9 @@ use crate::tiers::emulated::EmulatedTiers;
 use arc_swap::ArcSwapOption;
 use place::{Entered, Taken};
 use plan::Policy;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use sys::process::HomeProcess;
 use trace::{Tier, SLOT_MIN_BYTES};
 
 /// Kernels share this many accounts of temporaries; two that run at the same time rarely meet in one.
@@ -50,8 +49,6 @@ pub struct Runtime {
     pub(crate) inter_op_threads: AtomicU32,
     emulated: Option<Arc<EmulatedTiers>>,
     temporaries: Vec<Temporaries>,
-    /// A forked child has no mover threads, so nothing is planned there.
-    pub(crate) home: HomeProcess,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -92,7 +89,6 @@ impl Runtime {
             machine,
             emulated,
             counters,
-            home: HomeProcess::here(),
         })
     }
 
@@ -108,6 +104,7 @@ impl Runtime {
         let mut own = Current { kernel, execution: 0, step_tag: 0 };
         if let Some(active) = self.active.load().as_deref().filter(|active| active.step_id == step_id) {
             own.step_tag = active.tag;
+            active.ops.fetch_add(1, Ordering::Relaxed);
             match &active.mode {
                 Mode::Profiling(recorder) => own.execution = recorder.op_begins(kernel, inputs, &self.memory),
                 Mode::Managed(managed) => {
@@ -174,8 +171,12 @@ impl Runtime {
         }
     }
 
-    /// Memory for a tensor or for scratch; `None` when the machine has none.
+    /// Memory for a tensor or for scratch; `None` when there is none, and in a forked child, where a thread that no longer
+    /// exists may have held a lock for ever.
     pub fn alloc(&self, align_bytes: u64, size_bytes: u64) -> Option<usize> {
+        if sys::process::is_forked_child() {
+            return None;
+        }
         let own = current::get();
         if own.step_tag == 0 {
             return self.alloc_unplanned(align_bytes, size_bytes);
@@ -207,7 +208,8 @@ impl Runtime {
         let arena = &managed.arena;
         match arena.take(own.kernel, size_bytes, own.step_tag, pool_now, &memory.budget, &memory.pages) {
             Taken::At { addr, entered: None, .. } => {
-                // The pool may have shrunk between the look and the claim.
+                // The pool may have shrunk between the look and the claim; whoever shrinks it looks for claims afterwards.
+                fence(Ordering::SeqCst);
                 if (addr - arena.range().start) as u64 + size_bytes <= managed.pool_now_bytes() {
                     counters.slot_hits.count();
                     return Some(addr);
@@ -220,7 +222,7 @@ impl Runtime {
                 counters.slot_hits.count();
                 if let Entered::First { tier: wanted, overflowed } = entered {
                     if overflowed {
-                        counters.overflow_bytes.add(size_bytes);
+                        counters.overflow_bytes.add(arena.units()[unit as usize].len_bytes());
                     }
                     if let Err(error) = memory.tiers.place(arena.units()[unit as usize].range(), wanted) {
                         counters.failed(error.errno);
@@ -282,6 +284,9 @@ impl Runtime {
         if !self.memory.owns(addr) {
             return false;
         }
+        if sys::process::is_forked_child() {
+            return true;
+        }
         if let Some(Active { mode: Mode::Profiling(recorder), .. }) = self.active.load().as_deref() {
             let own = current::get();
             recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
@@ -307,6 +312,13 @@ impl Runtime {
             let sum = if tier == Tier::FAST { &account.fast_bytes } else { &account.slow_bytes };
             sum.fetch_add(size_bytes, Ordering::Relaxed);
         }
+    }
+
+    /// The fast bytes in use, summed up from what lives where; see [`Memory::audited_fast_bytes`].
+    #[must_use]
+    pub fn audited_fast_bytes(&self) -> u64 {
+        let pools = self.lock_steps().pool_bytes();
+        self.memory.audited_fast_bytes(pools)
     }
 
     /// The device's threads, for the cost model and the plan.

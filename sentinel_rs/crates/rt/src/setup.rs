@@ -80,6 +80,7 @@ pub fn configure(config: &[u8]) -> Result<Option<&'static Arc<Runtime>>, SetupEr
     if let Some(path) = &options.trace_path {
         writable(path)?;
     }
+    sys::process::watch_forks();
     let failure = options.failure;
     match build(options) {
         Ok(runtime) => Ok(Some(RUNTIME.get_or_init(|| Arc::new(runtime)))),

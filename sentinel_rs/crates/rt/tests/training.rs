@@ -112,6 +112,20 @@ impl Trainer {
         if start.tag != 0 {
             self.runtime.step_ends(start.tag, true);
         }
+        self.audit();
+    }
+
+    /// The account agrees with what lives where, summed up independently.
+    fn audit(&self) {
+        for _ in 0..1000 {
+            // Moves may be under way; when none is, both say the same.
+            let (before, summed) = (self.runtime.memory.budget.used(), self.runtime.audited_fast_bytes());
+            if before == summed && self.runtime.memory.budget.used() == before {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("budget {}, summed {}", self.runtime.memory.budget.used(), self.runtime.audited_fast_bytes());
     }
 
     fn pass_mark(&mut self) {
