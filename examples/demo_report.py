@@ -207,7 +207,14 @@ def failed_checks(summary):
         return summary[key] is None or summary[key] < least
 
     allowed = summary["fast_bytes_allowed"]
+    room = 1 / summary["first_touch_vs_fast_only"]
+    gain = summary["throughput_vs_fast_only"] / summary["first_touch_vs_fast_only"]
     checks = [
+        (
+            gain < min(WORTHWHILE_GAIN, room),
+            f"hpca21 runs at {gain:.3f} x first touch, must be {WORTHWHILE_GAIN} or more, or {room:.3f} where all fast "
+            "is no better than that",
+        ),
         (
             not summary["losses_identical_to_stock"],
             "losses differ from stock TensorFlow's in the single-threaded run",

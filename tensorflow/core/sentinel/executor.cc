@@ -22,8 +22,8 @@ using tensorflow::OpKernel;
 using tensorflow::Status;
 
 // Lets one operation of a profiled step run at a time. An operation that waits for another one would wait forever, so
-// whoever stands at the gate for a second goes through. Threads that outlive the step, such as those of an input pipeline
-// that it started, find the gate open.
+// whoever stands at the gate for a second goes through. Threads that outlive the step, such as those of an input
+// pipeline that it started, find the gate open.
 class SerialGate {
  public:
   void Pass(const std::function<void()>& work) {

@@ -25,13 +25,42 @@ void Append(const Tensor& tensor, bool write, Touches* touches) {
 
 // Kernels that hand a buffer on, or look at its shape, without touching its bytes.
 bool TouchesNothing(const tensorflow::string& type) {
-  static const auto* const kinds = new std::unordered_set<std::string>{
-      "_Arg",      "_Recv",       "_Retval",      "_Send",        "_HostRecv",        "_HostSend",
-      "Enter",     "Exit",        "ExpandDims",   "Identity",     "IdentityN",        "Merge",
-      "NoOp",      "LoopCond",    "NextIteration", "PlaceholderWithDefault", "PreventGradient", "Rank",
-      "RefEnter",  "RefExit",     "RefIdentity",  "RefMerge",     "RefNextIteration", "RefSwitch",
-      "Reshape",   "SentinelAddLayer", "Shape",   "ShapeN",       "Size",             "Squeeze",
-      "StopGradient", "Switch",   "VarHandleOp",  "Variable",     "VariableV2",       "VarIsInitializedOp"};
+  static const auto* const kinds = new std::unordered_set<std::string>{"_Arg",
+                                                                       "_Recv",
+                                                                       "_Retval",
+                                                                       "_Send",
+                                                                       "_HostRecv",
+                                                                       "_HostSend",
+                                                                       "Enter",
+                                                                       "Exit",
+                                                                       "ExpandDims",
+                                                                       "Identity",
+                                                                       "IdentityN",
+                                                                       "Merge",
+                                                                       "NoOp",
+                                                                       "LoopCond",
+                                                                       "NextIteration",
+                                                                       "PlaceholderWithDefault",
+                                                                       "PreventGradient",
+                                                                       "Rank",
+                                                                       "RefEnter",
+                                                                       "RefExit",
+                                                                       "RefIdentity",
+                                                                       "RefMerge",
+                                                                       "RefNextIteration",
+                                                                       "RefSwitch",
+                                                                       "Reshape",
+                                                                       "SentinelAddLayer",
+                                                                       "Shape",
+                                                                       "ShapeN",
+                                                                       "Size",
+                                                                       "Squeeze",
+                                                                       "StopGradient",
+                                                                       "Switch",
+                                                                       "VarHandleOp",
+                                                                       "Variable",
+                                                                       "VariableV2",
+                                                                       "VarIsInitializedOp"};
   return kinds->count(type) > 0;
 }
 
