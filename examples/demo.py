@@ -44,7 +44,7 @@ Size = collections.namedtuple(
     "seconds rounds identity_steps training_steps lead_in_steps trial_steps measured_least measured_most",
 )
 FULL = Size(1080, 5, 14, 40, 4, 5, 4, 12)
-QUICK = Size(270, 3, 7, 40, 2, 3, 2, 6)
+QUICK = Size(270, 2, 7, 40, 2, 3, 2, 6)
 
 
 class ChildFailed(Exception):
@@ -269,9 +269,7 @@ def compare(demo, fast_bytes, calibration, trained):
 def parse_arguments():
     """Reads the command line and makes sure that both interpreters exist."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="three short rounds, under five minutes"
-    )
+    parser.add_argument("--quick", action="store_true", help="two short rounds, under five minutes")
     parser.add_argument(
         "--python", type=Path, default=ROOT / ".venv/bin/python", help="interpreter with Sentinel"
     )
