@@ -214,7 +214,7 @@ def failed_checks(summary):
     checks = [
         (
             gain < WORTHWHILE_GAIN and room * PUBLISHED_SHARE >= WORTHWHILE_GAIN,
-            f"hpca21 runs at {gain:.3f} x first touch, must be {WORTHWHILE_GAIN} or more: all fast runs at {room:.3f} x",
+            f"hpca21 runs at {gain:.3f} x first touch, must be {WORTHWHILE_GAIN} or more: all fast has {room:.3f} x",
         ),
         (
             not summary["losses_identical_to_stock"],

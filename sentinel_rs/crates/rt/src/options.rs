@@ -43,6 +43,16 @@ pub enum FastBudget {
     Unlimited,
 }
 
+impl std::fmt::Display for FastBudget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FastBudget::Bytes(bytes) => write!(f, "{bytes} bytes"),
+            FastBudget::Fraction(share) => write!(f, "{}% of the peak", 100.0 * share),
+            FastBudget::Unlimited => f.write_str("no limit"),
+        }
+    }
+}
+
 /// Where slow memory comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlowTier {
@@ -50,6 +60,16 @@ pub enum SlowTier {
     Emulated(String),
     /// NUMA nodes; `None` picks the CPU-less ones.
     Nodes(Option<NodeList>),
+}
+
+impl std::fmt::Display for SlowTier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SlowTier::Emulated(machine) => write!(f, "emulated:{machine}"),
+            SlowTier::Nodes(Some(list)) => write!(f, "node:{list}"),
+            SlowTier::Nodes(None) => f.write_str("numa"),
+        }
+    }
 }
 
 /// What to do when a resource cannot be had.

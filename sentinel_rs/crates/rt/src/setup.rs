@@ -7,7 +7,7 @@ use crate::tiers::emulated::EmulatedTiers;
 use crate::tiers::numa::{NumaTiers, SystemCalls};
 use place::Tiers;
 use plan::Machine;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use sys::topology::Topology;
 
@@ -110,15 +110,17 @@ fn step_down(error: &SetupError) {
 }
 
 fn same_options(running: &Options, wanted: &Options) -> Result<(), SetupError> {
+    let number = |gbps: Option<f64>| gbps.map_or_else(|| "the machine's own".to_owned(), |gbps| gbps.to_string());
+    let path = |path: Option<&PathBuf>| path.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     let pairs: [(&'static str, String, String); 8] = [
-        ("fast", format!("{:?}", running.fast), format!("{:?}", wanted.fast)),
+        ("fast", running.fast.to_string(), wanted.fast.to_string()),
         ("policy", running.policy.name().to_owned(), wanted.policy.name().to_owned()),
-        ("slow", format!("{:?}", running.slow), format!("{:?}", wanted.slow)),
-        ("fast_nodes", format!("{:?}", running.fast_nodes), format!("{:?}", wanted.fast_nodes)),
-        ("migration_gbps", format!("{:?}", running.migration_gbps), format!("{:?}", wanted.migration_gbps)),
+        ("slow", running.slow.to_string(), wanted.slow.to_string()),
+        ("fast_nodes", running.fast_nodes.to_string(), wanted.fast_nodes.to_string()),
+        ("migration_gbps", number(running.migration_gbps), number(wanted.migration_gbps)),
         ("warmup_steps", running.warmup_steps.to_string(), wanted.warmup_steps.to_string()),
         ("failure", format!("{:?}", running.failure), format!("{:?}", wanted.failure)),
-        ("trace_path", format!("{:?}", running.trace_path), format!("{:?}", wanted.trace_path)),
+        ("trace_path", path(running.trace_path.as_ref()), path(wanted.trace_path.as_ref())),
     ];
     match pairs.into_iter().find(|(_, running, wanted)| running != wanted) {
         Some((option, running, wanted)) => Err(SetupError::Differs { option, wanted, running }),
@@ -175,15 +177,7 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
 }
 
 fn resource(options: &Options, reason: &dyn std::fmt::Display) -> SetupError {
-    SetupError::Resource { option: "slow", value: slow_text(&options.slow), reason: reason.to_string() }
-}
-
-fn slow_text(slow: &SlowTier) -> String {
-    match slow {
-        SlowTier::Emulated(machine) => format!("emulated:{machine}"),
-        SlowTier::Nodes(Some(list)) => format!("node:{list}"),
-        SlowTier::Nodes(None) => "numa".to_owned(),
-    }
+    SetupError::Resource { option: "slow", value: options.slow.to_string(), reason: reason.to_string() }
 }
 
 /// Fast and slow nodes: those asked for when they exist; else the CPU-less ones are slow, else node 1 with a warning.
