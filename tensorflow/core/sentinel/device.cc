@@ -80,7 +80,10 @@ class SentinelDevice : public tensorflow::ThreadPoolDevice {
     const Scope scope = op_begins(NumberOf(kernel), context->step_id(), AsSlice(own_inputs));
     kernel->Compute(context);
     outputs.clear();
-    if (observed) AppendOutputs(context, &outputs);
+    if (observed) {
+      AppendOutputs(context, &outputs);
+      LimitReads(*context, outputs, &own_inputs);
+    }
     op_ends(scope, AsSlice(own_inputs), AsSlice(outputs), /*delay=*/true);
     inputs.swap(own_inputs);
   }

@@ -1,6 +1,7 @@
 #define EIGEN_USE_THREADS
 #include "tensorflow/core/sentinel/touches.h"
 
+#include <algorithm>
 #include <string>
 #include <unordered_set>
 
@@ -113,6 +114,15 @@ void AppendOutputs(OpKernelContext* context, Touches* touches) {
     const Tensor* output = context->mutable_output(i);
     if (output != nullptr) Append(*output, true, touches);
   }
+}
+
+void LimitReads(const OpKernelContext& context, const Touches& outputs, Touches* inputs) {
+  static const auto* const kinds =
+      new std::unordered_set<std::string>{"Gather", "GatherNd", "GatherV2", "ResourceGather", "Slice", "StridedSlice"};
+  if (inputs->empty() || kinds->count(context.op_kernel().type_string()) == 0) return;
+  uint64_t returned = 0;
+  for (const Touch& output : outputs) returned += output.bytes;
+  inputs->front().bytes = std::min(inputs->front().bytes, returned);
 }
 
 }  // namespace sentinel

@@ -102,16 +102,26 @@ impl Bucket {
             if self.profiles < MAX_PROFILES { Phase::Warmup } else { Phase::Unmanaged("its profiled steps fail") };
     }
 
-    /// The user asks for a new profile; returns the plan that is given up for it.
+    /// The user asks for a new profile; returns the plan that is given up for it. A plan that no step has followed yet
+    /// stays, and so does any plan when there were many profiles.
     pub fn profile_again(&mut self) -> Option<Arc<Managed>> {
-        if matches!(self.phase, Phase::Planning) {
+        if self.profiles >= MAX_PROFILES {
             return None;
         }
-        self.profiles = 0;
-        match std::mem::replace(&mut self.phase, Phase::Warmup) {
-            Phase::Managed(managed) => Some(managed),
-            _ => None,
+        match &self.phase {
+            Phase::Planning => None,
+            Phase::Managed(managed) if !managed.was_followed() => None,
+            _ => match std::mem::replace(&mut self.phase, Phase::Warmup) {
+                Phase::Managed(managed) => Some(managed),
+                _ => None,
+            },
         }
+    }
+
+    /// True when no further profile will be made.
+    #[must_use]
+    pub fn profiles_used_up(&self) -> bool {
+        self.profiles >= MAX_PROFILES
     }
 
     /// A managed step is over: `asked` allocations wanted a slot, `strangers` of them were unknown or of another size.

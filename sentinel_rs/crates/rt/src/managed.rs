@@ -75,6 +75,12 @@ impl Managed {
         self.pool_now_bytes.load(Ordering::SeqCst)
     }
 
+    /// True when a step has followed the plan.
+    #[must_use]
+    pub fn was_followed(&self) -> bool {
+        self.steps.load(Ordering::Relaxed) > 0
+    }
+
     /// What became of late promotions.
     #[must_use]
     pub fn late_choice(&self) -> LateChoice {

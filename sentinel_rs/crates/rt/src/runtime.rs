@@ -6,7 +6,7 @@ use crate::current::{self, Current, NO_KERNEL};
 use crate::kernels::Kernels;
 use crate::memory::{Freed, Memory};
 use crate::mover::Mover;
-use crate::options::{Failure, Options};
+use crate::options::{Failure, FastBudget, Options};
 use crate::recorder::Touch;
 use crate::stats::{Counters, Report};
 use crate::steps::{Active, Mode, Steps};
@@ -314,6 +314,17 @@ impl Runtime {
         }
     }
 
+    /// Until a step has been profiled, a share of the peak is a share of nothing.
+    fn waits_for_peak(&self, peak_bytes: u64) -> Option<String> {
+        match self.options.fast {
+            FastBudget::Fraction(share) if peak_bytes == 0 => Some(format!(
+                "sentinel: fast_fraction = {share}: the peak is not known before a step of a graph has been profiled, and \
+                 until then nothing is fast; eager operations have no steps: give them fast_bytes"
+            )),
+            _ => None,
+        }
+    }
+
     /// The fast bytes in use, summed up from what lives where; see [`Memory::audited_fast_bytes`].
     #[must_use]
     pub fn audited_fast_bytes(&self) -> u64 {
@@ -332,13 +343,12 @@ impl Runtime {
     pub fn report(&self) -> Report {
         let budget = &self.memory.budget;
         let steps = self.lock_steps();
-        let managed = steps.followed.as_deref();
         Report {
             active: true,
             tiers: self.memory.tiers.kind().to_owned(),
             slow_tier: self.memory.tiers.slow_name().to_owned(),
             policy: self.options.policy.name().to_owned(),
-            state: steps.state.to_owned(),
+            state: if steps.state.is_empty() { "warmup" } else { steps.state }.to_owned(),
             fast_bytes_allowed: (budget.allowed() != u64::MAX).then(|| budget.allowed()),
             fast_bytes_peak: budget.peak(),
             fast_bytes_used: budget.used(),
@@ -346,9 +356,9 @@ impl Runtime {
             peak_bytes: steps.peak_bytes,
             layers: u64::from(steps.layers),
             layer_source: steps.layer_source.map_or("", source_name).to_owned(),
-            late_choice: managed.map_or("", |managed| managed.late_choice().name()).to_owned(),
+            late_choice: steps.late_choice.to_owned(),
             trace_error: steps.trace_error.clone(),
-            message: steps.message.clone(),
+            message: steps.message.clone().or_else(|| self.waits_for_peak(steps.peak_bytes)),
             ..Report::from_counters(&self.counters)
         }
     }

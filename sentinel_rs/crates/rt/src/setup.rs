@@ -130,7 +130,18 @@ fn same_options(running: &Options, wanted: &Options) -> Result<(), SetupError> {
 
 /// A trace path that cannot be written is a mistake to find before training, not after the profiled step.
 fn writable(path: &Path) -> Result<(), SetupError> {
+    let refused = |why: String| {
+        SetupError::Option(OptionError {
+            option: "trace_path".to_owned(),
+            value: path.display().to_string(),
+            accepted: format!("{why}; accepted is a file in a folder that can be written"),
+        })
+    };
+    // Looked at before it is opened: opening a pipe would wait for its reader.
     let existed = path.exists();
+    if existed && !path.is_file() {
+        return Err(refused("is there and is not a regular file".to_owned()));
+    }
     match std::fs::OpenOptions::new().append(true).create(true).open(path) {
         Ok(_) => {
             if !existed {
@@ -139,11 +150,7 @@ fn writable(path: &Path) -> Result<(), SetupError> {
             }
             Ok(())
         }
-        Err(error) => Err(SetupError::Option(OptionError {
-            option: "trace_path".to_owned(),
-            value: path.display().to_string(),
-            accepted: format!("cannot be written ({error}); accepted is a file in a folder that can be written"),
-        })),
+        Err(error) => Err(refused(format!("cannot be written ({error})"))),
     }
 }
 
@@ -171,7 +178,11 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
             (Arc::new(NumaTiers::new(SystemCalls, fast, slow)), None, machine)
         }
     };
-    let memory = Memory::reserve(tiers, 2 * ram_bytes, fast_bytes).map_err(|error| resource(&options, &error))?;
+    let memory = Memory::reserve(tiers, 2 * ram_bytes, fast_bytes).map_err(|error| {
+        let hint =
+            "this reserves address space, not memory; is there a limit, such as `ulimit -v`, or strict overcommit?";
+        resource(&options, &format!("{error}; {hint}"))
+    })?;
     let shown = options.clone();
     Runtime::assemble(options, Arc::new(memory), machine, emulated).map_err(|error| resource(&shown, &error))
 }

@@ -74,7 +74,9 @@ pub struct Steps {
     pub layers: u32,
     /// Where they came from.
     pub layer_source: Option<trace::LayerSource>,
-    /// For `stats()`.
+    /// What became of late promotions under the latest managed step's plan.
+    pub late_choice: &'static str,
+    /// For `stats()`; empty before the first step.
     pub state: &'static str,
     /// Least fast bytes of the latest plan.
     pub needed_bytes: u64,
@@ -198,6 +200,7 @@ impl Runtime {
         let bucket = known.bucket(signature)?;
         bucket.steps += 1;
         let outdated = if large && asked { bucket.profile_again() } else { None };
+        let used_up = large && asked && bucket.profiles_used_up();
         let mode = if large && bucket.wants_profile(self.options.warmup_steps, asked) {
             bucket.profile_begins();
             Some(Mode::Profiling(Box::default()))
@@ -208,6 +211,11 @@ impl Runtime {
         };
         if let Some(managed) = outdated {
             self.give_up(steps, &managed);
+        }
+        if used_up {
+            steps.advise(
+                "sentinel: start_profile() was called so often that it is ignored now; once is enough".to_owned(),
+            );
         }
         mode
     }
@@ -269,6 +277,7 @@ impl Runtime {
                 if ok {
                     managed.step_ends(running.began.elapsed());
                 }
+                steps.late_choice = managed.late_choice().name();
                 self.counters.steps_managed.count();
                 self.judge(&mut steps, &running);
             }
@@ -341,11 +350,13 @@ impl Runtime {
             });
             let mut steps = runtime.lock_steps();
             steps.state = match &phase {
-                Phase::Managed(_) => "managed",
+                Phase::Managed(_) => "planned",
                 _ => "unmanaged",
             };
             if let Phase::Unmanaged(reason) = &phase {
-                log::info!("sentinel: a graph runs without a plan: {reason}");
+                let text = format!("sentinel: a graph runs without a plan: {reason}");
+                log::info!("{text}");
+                steps.message.get_or_insert(text);
             }
             match steps.bucket_mut(graph, signature) {
                 Some(bucket) => bucket.phase = phase,
