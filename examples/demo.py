@@ -6,6 +6,7 @@ last line printed is one JSON object with every figure; the exit code is 1 when 
 """
 
 import argparse
+import collections
 import json
 import os
 import statistics
@@ -24,19 +25,26 @@ BATCH = 128
 FAST_FRACTION = 0.2
 SLOW_TIER = "emulated:optane"
 MIGRATION_GBPS = 2.15
-WARMUP_STEPS = 2
-# The profiled step comes after the warm-up; one more step lets the allocators settle. None of them is measured.
-LEAD_IN_STEPS = WARMUP_STEPS + 2
-# Managed steps that test-and-trial may still use to choose between waiting and leaving; not measured either.
-TRIAL_STEPS = 6
+WARMUP_STEPS = 1
+# Policies without a plan need no profile; their runs end long before this step.
+WARMUP_STEPS_WITHOUT_PROFILE = 1000
 # A managed run stops by itself when it has its managed steps; this bounds one whose plan never arrives.
 STEPS_AT_MOST_BEFORE_PLAN = 30
-MEASURED_STEPS = (4, 12)
-TRAINING_STEPS = 40
+CALIBRATION_STEPS = 6
 
 MODES = ("stock", "fast_only", "slow_only", "first_touch", "hpca21")
 # Step time relative to fast_only that the first round is planned with; later rounds use what was seen.
-FIRST_GUESS = {"stock": 1.0, "fast_only": 1.0, "slow_only": 2.5, "first_touch": 1.8, "hpca21": 1.5}
+FIRST_GUESS = {"stock": 1.0, "fast_only": 1.0, "slow_only": 3.0, "first_touch": 2.5, "hpca21": 1.5}
+
+
+# How long the demo may take, and the steps of its runs. Lead-in and trial steps are not measured: allocators settle in
+# the first, and in the second test-and-trial chooses between waiting for late moves and leaving them.
+Size = collections.namedtuple(
+    "Size",
+    "seconds rounds identity_steps training_steps lead_in_steps trial_steps measured_least measured_most",
+)
+FULL = Size(1080, 5, 14, 40, 4, 5, 4, 12)
+QUICK = Size(270, 2, 7, 40, 2, 3, 2, 6)
 
 
 class ChildFailed(Exception):
@@ -76,10 +84,8 @@ class Demo:
         self._pythons = {True: arguments.python, False: arguments.stock_python}
         self._scratch = Path(scratch)
         self._begin = time.monotonic()
-        self._seconds_allowed = 270 if arguments.quick else 1080
         self._runs = 0
-        self.quick = arguments.quick
-        self.rounds = 3 if arguments.quick else 5
+        self.size = QUICK if arguments.quick else FULL
 
     def elapsed(self):
         """Seconds since the demo began."""
@@ -128,9 +134,8 @@ class Demo:
                 )
         result = json.loads(json_path.read_text())
         run = Run(result, losses_path.read_text().split(), time.monotonic() - begin)
-        self.say(
-            f"{label}: {len(run.step_seconds)} steps, {run.steady_seconds(4):.3f} s each (median of the last 4)"
-        )
+        seconds = run.steady_seconds(self.size.measured_least)
+        self.say(f"{label}: {len(run.step_seconds)} steps, {seconds:.3f} s each in the end")
         return run
 
     def _follow(self, lines, label):
@@ -147,12 +152,14 @@ class Demo:
 
     def measured_steps(self, round_number, step_seconds, start_seconds):
         """How many steps each run of this round may measure so that the rest of the rounds fit the time allowed."""
-        seconds = (self._seconds_allowed - self.elapsed()) / (self.rounds - round_number)
-        lead_in = dict.fromkeys(MODES, LEAD_IN_STEPS)
-        lead_in["hpca21"] += TRIAL_STEPS + 1
+        size = self.size
+        seconds = (size.seconds - self.elapsed()) / (size.rounds - round_number)
+        lead_in = dict.fromkeys(MODES, size.lead_in_steps)
+        # Warm-up, the profiled step, and one that runs while the plan is made.
+        lead_in["hpca21"] = WARMUP_STEPS + 2 + size.trial_steps
         spent = sum(start_seconds + lead_in[mode] * step_seconds[mode] for mode in MODES)
         fitting = int((seconds - spent) / sum(step_seconds.values()))
-        return max(MEASURED_STEPS[0], min(fitting, MEASURED_STEPS[1]))
+        return max(size.measured_least, min(fitting, size.measured_most))
 
 
 def child_environment():
@@ -166,24 +173,16 @@ def child_environment():
     return kept
 
 
-def sentinel_flags(policy, fast=None):
+def sentinel_flags(policy, fast=None, warmup_steps=WARMUP_STEPS):
     """The options of digits_resnet.py that put it on the demo's tiers under a policy."""
-    flags = [
-        "--policy",
-        policy,
-        "--slow",
-        SLOW_TIER,
-        "--migration-gbps",
-        MIGRATION_GBPS,
-        "--warmup-steps",
-        WARMUP_STEPS,
-    ]
+    flags = ["--policy", policy, "--slow", SLOW_TIER, "--migration-gbps", MIGRATION_GBPS]
+    flags += ["--warmup-steps", warmup_steps]
     return flags if fast is None else [*flags, "--fast", fast]
 
 
 def bit_identity(demo):
     """Trains twice on one thread, without and with Sentinel; returns whether all losses are equal, and the second."""
-    steps = 8 if demo.quick else 14
+    steps = demo.size.identity_steps
     flags = ["--steps", steps, "--inter-op", 1, "--intra-op", 1]
     stock = demo.run("same bits? stock, one thread", flags, sentinel=False)
     fast = f"{FAST_FRACTION * 100:g}%"
@@ -206,8 +205,8 @@ def bit_identity(demo):
 
 def calibrate(demo):
     """Runs all-fast once; returns that run and the fast bytes that are FAST_FRACTION of its peak."""
-    steps = LEAD_IN_STEPS + MEASURED_STEPS[0]
-    run = demo.run("calibrate: fast_only", [*sentinel_flags("fast_only"), "--steps", steps])
+    flags = [*sentinel_flags("fast_only"), "--steps", CALIBRATION_STEPS]
+    run = demo.run("calibrate: fast_only", flags)
     peak_bytes = run.stats["peak_bytes"]
     if not peak_bytes:
         raise ChildFailed(
@@ -222,23 +221,23 @@ def calibrate(demo):
 
 def train_to_accuracy(demo, fast_bytes):
     """Trains under hpca21 with the default threads until the learning rate has come down; returns the run."""
-    run = demo.run(
-        "train: hpca21",
-        [*sentinel_flags("hpca21", fast_bytes), "--steps", TRAINING_STEPS, "--eval"],
-    )
-    demo.say(f"test accuracy {run.accuracy:.4f} after {TRAINING_STEPS} steps")
+    steps = demo.size.training_steps
+    flags = [*sentinel_flags("hpca21", fast_bytes), "--steps", steps, "--eval"]
+    run = demo.run("train: hpca21", flags)
+    demo.say(f"test accuracy {run.accuracy:.4f} after {steps} steps")
     return run
 
 
 def run_mode(demo, mode, label, fast_bytes, measured):
     """One process of one mode with enough steps for `measured` steady ones at its end."""
-    steps = ["--steps", LEAD_IN_STEPS + measured]
+    steps = ["--steps", demo.size.lead_in_steps + measured]
     if mode == "stock":
         return demo.run(label, steps, sentinel=False)
     if mode != "hpca21":
         fast = fast_bytes if mode == "first_touch" else None
-        return demo.run(label, [*sentinel_flags(mode, fast), *steps])
-    managed = TRIAL_STEPS + measured
+        flags = sentinel_flags(mode, fast, WARMUP_STEPS_WITHOUT_PROFILE)
+        return demo.run(label, [*flags, *steps])
+    managed = demo.size.trial_steps + measured
     steps = ["--managed-steps", managed, "--steps", STEPS_AT_MOST_BEFORE_PLAN + managed]
     run = demo.run(label, [*sentinel_flags(mode, fast_bytes), *steps])
     if not run.managed_at_the_end(measured):
@@ -250,16 +249,17 @@ def run_mode(demo, mode, label, fast_bytes, measured):
 
 def compare(demo, fast_bytes, calibration, trained):
     """Runs every mode once per round; returns one dict per round, mode to (run, number of measured steps)."""
-    fast_seconds = calibration.steady_seconds(MEASURED_STEPS[0])
+    least, total = demo.size.measured_least, demo.size.rounds
+    fast_seconds = calibration.steady_seconds(least)
     step_seconds = {mode: guess * fast_seconds for mode, guess in FIRST_GUESS.items()}
-    step_seconds["hpca21"] = trained.steady_seconds(MEASURED_STEPS[0])
+    step_seconds["hpca21"] = trained.steady_seconds(least)
     rounds = []
-    for number in range(demo.rounds):
+    for number in range(total):
         measured = demo.measured_steps(number, step_seconds, calibration.start_seconds)
         first = number % len(MODES)
         runs = {}
         for mode in MODES[first:] + MODES[:first]:
-            label = f"round {number + 1}/{demo.rounds}: {mode}"
+            label = f"round {number + 1}/{total}: {mode}"
             runs[mode] = (run_mode(demo, mode, label, fast_bytes, measured), measured)
             step_seconds[mode] = runs[mode][0].steady_seconds(measured)
         rounds.append(runs)
@@ -269,9 +269,7 @@ def compare(demo, fast_bytes, calibration, trained):
 def parse_arguments():
     """Reads the command line and makes sure that both interpreters exist."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="three short rounds, under five minutes"
-    )
+    parser.add_argument("--quick", action="store_true", help="two short rounds, under five minutes")
     parser.add_argument(
         "--python", type=Path, default=ROOT / ".venv/bin/python", help="interpreter with Sentinel"
     )
@@ -306,7 +304,7 @@ def main():
         summary = summarize(rounds, trained, single_threaded, FAST_FRACTION)
         summary.update(
             losses_identical_to_stock=identical,
-            quick=demo.quick,
+            quick=arguments.quick,
             elapsed_seconds=round(demo.elapsed(), 1),
         )
     print_table(rounds, summary, MIGRATION_GBPS)

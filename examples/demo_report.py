@@ -28,6 +28,8 @@ ACCURACY_AT_LEAST = 0.95
 SLOT_HIT_RATE_AT_LEAST = 0.99
 SLOT_HIT_RATE_DEFAULT_THREADS_AT_LEAST = 0.98
 WORTHWHILE_GAIN = 1.05
+# Of all-fast throughput, what the paper keeps at 20%; where even that is no gain over first touch, none is asked for.
+PUBLISHED_SHARE = 0.9
 
 
 def ratios_to_all_fast(rounds, mode):
@@ -189,7 +191,7 @@ def print_bound(summary):
     avoided = saved_share(all_fast, all_slow, summary["step_seconds_first_touch"])
     print(
         f"That is below the {WORTHWHILE_GAIN} aimed at: a step takes {all_fast:.3f} s all fast and {all_slow:.3f} s "
-        f"all slow, so slow memory\ncosts at most {all_slow - all_fast:.3f} s of a step, and first touch already avoids "
+        f"all slow, so slow memory\ncosts at most {all_slow - all_fast:.3f} s of a step, and first touch avoids "
         f"{avoided:.0%} of that."
     )
 
@@ -207,7 +209,13 @@ def failed_checks(summary):
         return summary[key] is None or summary[key] < least
 
     allowed = summary["fast_bytes_allowed"]
+    room = 1 / summary["first_touch_vs_fast_only"]
+    gain = summary["throughput_vs_fast_only"] / summary["first_touch_vs_fast_only"]
     checks = [
+        (
+            gain < WORTHWHILE_GAIN and room * PUBLISHED_SHARE >= WORTHWHILE_GAIN,
+            f"hpca21 runs at {gain:.3f} x first touch, must be {WORTHWHILE_GAIN} or more: all fast has {room:.3f} x",
+        ),
         (
             not summary["losses_identical_to_stock"],
             "losses differ from stock TensorFlow's in the single-threaded run",

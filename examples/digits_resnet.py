@@ -21,7 +21,7 @@ TEST_IMAGES = 360
 STAGE_FILTERS = (16, 32, 64)
 BLOCKS_PER_STAGE = 5
 # The published 0.99 or more would still remember the initial statistics after the few steps that this task needs.
-BATCH_NORM_DECAY = 0.9
+BATCH_NORM_DECAY = 0.8
 BATCH_NORM_EPSILON = 1e-5
 EVAL_BATCH = 120
 
@@ -197,7 +197,7 @@ def learning_rate(step, steps, highest):
 
 
 def build(arguments):
-    """Returns the placeholders and fetches of the training and the evaluation graph, by name."""
+    """Returns the placeholders and fetches of the training graph, and of the evaluation graph if wanted, by name."""
     tf.set_random_seed(arguments.seed)
     network = ResNet(arguments.marks)
     nodes = {
@@ -206,7 +206,6 @@ def build(arguments):
         ),
         "labels": tf.placeholder(tf.int32, [arguments.batch], "labels"),
         "rate": tf.placeholder(tf.float32, [], "rate"),
-        "eval_images": tf.placeholder(tf.float32, [None, IMAGE_SIDE, IMAGE_SIDE, 1], "eval_images"),
     }
     logits = network(nodes["images"], training=True)
     loss = tf.reduce_mean(
@@ -215,8 +214,11 @@ def build(arguments):
     minimize = tf.train.AdamOptimizer(nodes["rate"]).minimize(loss)
     nodes["loss"] = loss
     nodes["train"] = tf.group(minimize, *network.statistics_updates)
-    with tf.name_scope("eval"):
-        nodes["prediction"] = tf.argmax(network(nodes["eval_images"], training=False), axis=1)
+    if arguments.eval:
+        with tf.name_scope("eval"):
+            images = tf.placeholder(tf.float32, [None, IMAGE_SIDE, IMAGE_SIDE, 1], "images")
+            nodes["eval_images"] = images
+            nodes["prediction"] = tf.argmax(network(images, training=False), axis=1)
     return nodes
 
 

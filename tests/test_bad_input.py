@@ -4,6 +4,7 @@ Every message names the option, the value it has and the values that are accepte
 """
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,13 @@ def test_an_unwritable_trace_path_stops_before_training(train, path, by_variable
     else:
         finished = train({**EMULATED, "trace_path": path})
     assert_refused(finished, ["trace_path", path, "accepted"])
+
+
+def test_a_pipe_as_trace_path_is_refused_and_not_waited_for(train, tmp_path):
+    pipe = tmp_path / "step.trace"
+    os.mkfifo(str(pipe))
+    finished = train({**EMULATED, "trace_path": str(pipe)})
+    assert_refused(finished, ["trace_path", str(pipe), "regular file"])
 
 
 def test_a_good_option_is_not_refused(train):

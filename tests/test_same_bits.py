@@ -32,6 +32,12 @@ MANAGED = {
     "forking": ("fork_of_quiet_process",),
     "leaving": ("exit_with_open_session",),
 }
+# Of these, the ones whose results do not depend on the order of independent operations.
+SEVERAL_THREADS = {
+    "control_flow": ("cond", "while_loop_gradient", "map_fn", "tensor_array"),
+    "layers": ("dynamic_rnn_lstm", "defun", "marked_layers", "unmarked_layers"),
+    "state": ("ref_variables", "resource_variables", "two_cpu_devices"),
+}
 # Without a session there is no step to manage; the values must be the same all the same.
 UNMANAGED = {"eager": ("eager_training", "eager_function")}
 
@@ -47,10 +53,11 @@ def cases(modules):
 class Played:
     """The values and reports of one module under both TensorFlows."""
 
-    def __init__(self, start, pythons, module, folder):
+    def __init__(self, start, pythons, module, folder, threads):
         children = {}
         for kind, python in pythons.items():
-            settings = SETTINGS if kind == "sentinel" else {}
+            settings = dict(SETTINGS) if kind == "sentinel" else {}
+            settings["PLAY_INTER_OP_THREADS"] = str(threads)
             children[kind] = start(
                 python, PLAY, module, folder / f"{kind}.npz", folder / f"{kind}.json", **settings
             )
@@ -82,16 +89,18 @@ def play(start, stock_python, sentinel_python, tmp_path_factory):
     """play(module) runs the module under both TensorFlows, once for all of its scenarios, even when it fails."""
     results = {}
 
-    def play(module):
-        if module not in results:
+    def play(module, threads=1):
+        key = module, threads
+        if key not in results:
             try:
                 pythons = {"stock": stock_python, "sentinel": sentinel_python}
-                results[module] = Played(start, pythons, module, tmp_path_factory.mktemp(module))
+                folder = tmp_path_factory.mktemp(module)
+                results[key] = Played(start, pythons, module, folder, threads)
             except (AssertionError, pytest.fail.Exception) as failure:
-                results[module] = failure
-        if isinstance(results[module], BaseException):
-            raise results[module]
-        return results[module]
+                results[key] = failure
+        if isinstance(results[key], BaseException):
+            raise results[key]
+        return results[key]
 
     return play
 
@@ -112,6 +121,14 @@ def test_steps_were_managed(play, module, scenario):
     assert played.grown(scenario, "plans_made") >= 1, after
     assert played.grown(scenario, "steps_managed") >= 3, after
     assert played.grown(scenario, "slot_hits") > 0, after
+
+
+@pytest.mark.parametrize(("module", "scenario"), cases(SEVERAL_THREADS))
+def test_several_operations_at_a_time_give_the_same_bits(play, module, scenario):
+    """Slots are busy, layers overlap and pages travel under several threads; values must not notice."""
+    played = play(module, threads=4)
+    played.assert_same_bits(scenario)
+    assert played.grown(scenario, "steps_managed") >= 3, played.report[scenario]["after"]
 
 
 def test_layers_come_from_the_marks_or_are_inferred(play):

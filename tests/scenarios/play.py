@@ -2,13 +2,14 @@
 
     python play.py MODULE VALUES.npz REPORT.json
 
-Runs under stock TensorFlow and under Sentinel; all sessions use one thread, because only then does TensorFlow itself
+Runs under stock TensorFlow and under Sentinel; all operations use one thread, because only then does TensorFlow itself
 promise the same bits twice. The report holds what tf.sentinel.stats() said before each scenario, at the end of
 its last training, and after it.
 """
 
 import importlib
 import json
+import os
 import sys
 import time
 
@@ -18,6 +19,8 @@ import tensorflow as tf
 HAS_SENTINEL = hasattr(tf, "sentinel")
 STEPS = 10
 PLANNING_SECONDS_AT_MOST = 20
+# Operations at the same time; each of them has one thread, so that its own result has the same bits in every run.
+INTER_OP_THREADS = int(os.environ.get("PLAY_INTER_OP_THREADS", "1"))
 
 
 class Stage:
@@ -31,7 +34,7 @@ class Stage:
 
     def config(self, **options):
         return tf.ConfigProto(
-            inter_op_parallelism_threads=1, intra_op_parallelism_threads=1, **options
+            inter_op_parallelism_threads=INTER_OP_THREADS, intra_op_parallelism_threads=1, **options
         )
 
     def session(self, **options):

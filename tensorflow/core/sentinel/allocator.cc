@@ -34,17 +34,32 @@ class SentinelEigenAllocator : public Eigen::Allocator {
   void deallocate(void* block) const override { Release(block); }
 };
 
-class SentinelSubAllocator : public tensorflow::SubAllocator {
+// What the process-wide registry hands out: Sentinel's memory inside the operations of Sentinel's sessions, and stock
+// memory for everybody else, so that other sessions get what stock TensorFlow would give them.
+class RegistryAllocator : public tensorflow::Allocator {
  public:
-  SentinelSubAllocator() : SubAllocator({}, {}) {}
-  void* Alloc(size_t alignment, size_t num_bytes) override { return Take(alignment, num_bytes); }
-  void Free(void* block, size_t num_bytes) override { Release(block); }
+  tensorflow::string Name() override { return "cpu"; }
+  void* AllocateRaw(size_t alignment, size_t num_bytes) override {
+    if (context().kernel != UINT32_MAX) return Take(alignment, num_bytes);
+    return tensorflow::port::AlignedMalloc(num_bytes, static_cast<int>(alignment));
+  }
+  void DeallocateRaw(void* block) override { Release(block); }
+};
+
+// Chunks for TF_CPU_ALLOCATOR_USE_BFC, which other sessions share: stock memory.
+class RegistrySubAllocator : public tensorflow::SubAllocator {
+ public:
+  RegistrySubAllocator() : SubAllocator({}, {}) {}
+  void* Alloc(size_t alignment, size_t num_bytes) override {
+    return tensorflow::port::AlignedMalloc(num_bytes, static_cast<int>(alignment));
+  }
+  void Free(void* block, size_t num_bytes) override { tensorflow::port::AlignedFree(block); }
 };
 
 class RegistryFactory : public tensorflow::AllocatorFactory {
  public:
-  tensorflow::Allocator* CreateAllocator() override { return new SentinelAllocator; }
-  tensorflow::SubAllocator* CreateSubAllocator(int numa_node) override { return new SentinelSubAllocator; }
+  tensorflow::Allocator* CreateAllocator() override { return new RegistryAllocator; }
+  tensorflow::SubAllocator* CreateSubAllocator(int numa_node) override { return new RegistrySubAllocator; }
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ tensorflow::Allocator* DeviceAllocator();
 // The same for Eigen's temporaries, which stock TensorFlow takes from malloc.
 Eigen::Allocator* EigenAllocator();
 
-// For the process-wide registry: Sentinel's memory once a session has set Sentinel up, stock memory before.
+// For the process-wide registry: Sentinel's memory inside operations of Sentinel's sessions, stock memory elsewhere.
 tensorflow::AllocatorFactory* NewRegistryFactory();
 
 }  // namespace sentinel

@@ -73,14 +73,17 @@ class SentinelDevice : public tensorflow::ThreadPoolDevice {
     static thread_local Touches inputs, outputs;
     const bool observed = observes();
     inputs.clear();
-    outputs.clear();
     if (observed) AppendInputs(context, &inputs);
     // A kernel may run another one on this thread, which would use the same lists.
     Touches own_inputs;
     own_inputs.swap(inputs);
     const Scope scope = op_begins(NumberOf(kernel), context->step_id(), AsSlice(own_inputs));
     kernel->Compute(context);
-    if (observed) AppendOutputs(context, &outputs);
+    outputs.clear();
+    if (observed) {
+      AppendOutputs(context, &outputs);
+      LimitReads(*context, outputs, &own_inputs);
+    }
     op_ends(scope, AsSlice(own_inputs), AsSlice(outputs), /*delay=*/true);
     inputs.swap(own_inputs);
   }

@@ -1,4 +1,5 @@
-// The CPU device under Sentinel: our memory for tensors and for Eigen's temporaries, and a word to Rust around each kernel.
+// The CPU device under Sentinel: our memory for tensors and for Eigen's temporaries, and a word to Rust around each
+// kernel.
 #ifndef TENSORFLOW_CORE_SENTINEL_DEVICE_H_
 #define TENSORFLOW_CORE_SENTINEL_DEVICE_H_
 

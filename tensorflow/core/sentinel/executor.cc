@@ -10,6 +10,7 @@
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/graph/graph.h"
 #include "tensorflow/core/lib/hash/hash.h"
+#include "tensorflow/core/platform/env.h"
 
 namespace sentinel {
 namespace {
@@ -21,17 +22,12 @@ using tensorflow::OpKernel;
 using tensorflow::Status;
 
 // Lets one operation of a profiled step run at a time. An operation that waits for another one would wait forever, so
-// whoever stands at the gate for a second goes through.
+// whoever stands at the gate for a second goes through. Threads that outlive the step, such as those of an input
+// pipeline that it started, find the gate open.
 class SerialGate {
  public:
   void Pass(const std::function<void()>& work) {
-    bool entered = false;
-    {
-      tensorflow::mutex_lock lock(mutex_);
-      if (busy_) tensorflow::WaitForMilliseconds(&lock, &free_, kPatienceMs);
-      entered = !busy_;
-      if (entered) busy_ = true;
-    }
+    const bool entered = Enter();
     work();
     if (entered) {
       tensorflow::mutex_lock lock(mutex_);
@@ -40,11 +36,29 @@ class SerialGate {
     }
   }
 
+  void OpenForGood() {
+    tensorflow::mutex_lock lock(mutex_);
+    open_ = true;
+    free_.notify_all();
+  }
+
  private:
+  bool Enter() {
+    const tensorflow::uint64 deadline = tensorflow::Env::Default()->NowMicros() + kPatienceMs * 1000;
+    tensorflow::mutex_lock lock(mutex_);
+    while (busy_ && !open_ && tensorflow::Env::Default()->NowMicros() < deadline) {
+      tensorflow::WaitForMilliseconds(&lock, &free_, kPatienceMs);
+    }
+    if (busy_ || open_) return false;
+    busy_ = true;
+    return true;
+  }
+
   static constexpr tensorflow::int64 kPatienceMs = 1000;
   tensorflow::mutex mutex_;
   tensorflow::condition_variable free_;
   bool busy_ = false;
+  bool open_ = false;
 };
 
 // Steps with inputs of the same types and shapes have the same signature.
@@ -79,13 +93,15 @@ class SentinelExecutor : public Executor {
       return;
     }
     Args own = args;
+    std::shared_ptr<SerialGate> gate;
     if (start.serial) {
-      auto gate = std::make_shared<SerialGate>();
+      gate = std::make_shared<SerialGate>();
       Args::Runner runner = args.runner;
       own.runner = [gate, runner](Args::Closure work) { runner([gate, work]() { gate->Pass(work); }); };
     }
     const uint32_t tag = start.tag;
-    inner_->RunAsync(own, [tag, done](const Status& status) {
+    inner_->RunAsync(own, [tag, gate, done](const Status& status) {
+      if (gate != nullptr) gate->OpenForGood();
       if (tag != 0) step_ends(tag, status.ok());
       done(status);
     });

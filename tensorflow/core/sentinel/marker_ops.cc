@@ -47,7 +47,7 @@ void RegisterMarkerOps() {
   RegisterOp(tensorflow::OpDefBuilder("SentinelStartProfile")
                  .SetIsStateful()
                  .SetShapeFn(tensorflow::shape_inference::NoOutputs)
-                 .Doc("Profiles the next step of each graph, without further warm-up."));
+                 .Doc("Profiles the next step of a graph of some size, without further warm-up, and plans it anew."));
   RegisterOp(tensorflow::OpDefBuilder("SentinelEndProfile")
                  .SetIsStateful()
                  .SetShapeFn(tensorflow::shape_inference::NoOutputs)

@@ -11,6 +11,7 @@
 #include "tensorflow/core/common_runtime/device_factory.h"
 #include "tensorflow/core/common_runtime/executor_factory.h"
 #include "tensorflow/core/framework/allocator_registry.h"
+#include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/public/version.h"
 #include "tensorflow/core/sentinel/allocator.h"
 #include "tensorflow/core/sentinel/device.h"
@@ -23,7 +24,8 @@ namespace {
 
 constexpr int kDevicePriority = 65;  // stock CPU devices have 60
 constexpr int kAllocatorPriority = 1000;
-constexpr char kWantedCommit[] = "g6612da8";  // v1.13.1; the official wheels say v1.13.0-rc2-5-g6612da8 or v1.13.1-0-g6612da8951
+// Of v1.13.1; the official wheels say v1.13.0-rc2-5-g6612da8 or v1.13.1-0-g6612da8951.
+constexpr char kWantedCommit[] = "g6612da8";
 
 // Why this library must not take part in this process; null when it may.
 const char* Objection() {
@@ -45,10 +47,17 @@ const char* Objection() {
   return nullptr;
 }
 
+// A registration that fails is how a library tells the loader why it cannot be loaded.
+void Refuse(const tensorflow::string& reason) {
+  tensorflow::OpRegistry::Global()->Register([reason](tensorflow::OpRegistrationData*) -> tensorflow::Status {
+    return tensorflow::errors::FailedPrecondition(reason);
+  });
+}
+
 struct Plugin {
   Plugin() {
     if (const char* objection = Objection()) {
-      LOG(ERROR) << "sentinel: not loaded: " << objection;
+      Refuse(tensorflow::strings::StrCat("sentinel: not loaded: ", objection));
       return;
     }
     const char* early = std::getenv("SENTINEL_EARLY_LOAD");

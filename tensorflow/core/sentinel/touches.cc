@@ -1,6 +1,10 @@
 #define EIGEN_USE_THREADS
 #include "tensorflow/core/sentinel/touches.h"
 
+#include <algorithm>
+#include <string>
+#include <unordered_set>
+
 #include "tensorflow/core/common_runtime/dma_helper.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
@@ -18,6 +22,47 @@ void Append(const Tensor& tensor, bool write, Touches* touches) {
   if (buffer == nullptr) return;
   auto* root = const_cast<tensorflow::TensorBuffer*>(buffer)->root_buffer();
   touches->push_back({reinterpret_cast<size_t>(root->data()), tensor.TotalBytes(), write});
+}
+
+// Kernels that hand a buffer on, or look at its shape, without touching its bytes.
+bool TouchesNothing(const tensorflow::string& type) {
+  static const auto* const kinds = new std::unordered_set<std::string>{"_Arg",
+                                                                       "_Recv",
+                                                                       "_Retval",
+                                                                       "_Send",
+                                                                       "_HostRecv",
+                                                                       "_HostSend",
+                                                                       "Enter",
+                                                                       "Exit",
+                                                                       "ExpandDims",
+                                                                       "Identity",
+                                                                       "IdentityN",
+                                                                       "Merge",
+                                                                       "NoOp",
+                                                                       "LoopCond",
+                                                                       "NextIteration",
+                                                                       "PlaceholderWithDefault",
+                                                                       "PreventGradient",
+                                                                       "Rank",
+                                                                       "RefEnter",
+                                                                       "RefExit",
+                                                                       "RefIdentity",
+                                                                       "RefMerge",
+                                                                       "RefNextIteration",
+                                                                       "RefSwitch",
+                                                                       "Reshape",
+                                                                       "SentinelAddLayer",
+                                                                       "Shape",
+                                                                       "ShapeN",
+                                                                       "Size",
+                                                                       "Squeeze",
+                                                                       "StopGradient",
+                                                                       "Switch",
+                                                                       "VarHandleOp",
+                                                                       "Variable",
+                                                                       "VariableV2",
+                                                                       "VarIsInitializedOp"};
+  return kinds->count(type) > 0;
 }
 
 // Kernels that take a resource and write its variable say so in their names only.
@@ -41,6 +86,7 @@ void AppendResource(OpKernelContext* context, const Tensor& handle, bool writes,
 }  // namespace
 
 void AppendInputs(OpKernelContext* context, Touches* touches) {
+  if (TouchesNothing(context->op_kernel().type_string())) return;
   const bool writes_resources = WritesResources(context->op_kernel().type_string());
   for (int i = 0; i < context->num_inputs(); ++i) {
     if (!context->has_input(i)) continue;
@@ -61,12 +107,22 @@ void AppendInputs(OpKernelContext* context, Touches* touches) {
 }
 
 void AppendOutputs(OpKernelContext* context, Touches* touches) {
+  if (TouchesNothing(context->op_kernel().type_string())) return;
   for (int i = 0; i < context->num_outputs(); ++i) {
     // References were counted as inputs.
     if (tensorflow::IsRefType(context->expected_output_dtype(i))) continue;
     const Tensor* output = context->mutable_output(i);
     if (output != nullptr) Append(*output, true, touches);
   }
+}
+
+void LimitReads(const OpKernelContext& context, const Touches& outputs, Touches* inputs) {
+  static const auto* const kinds =
+      new std::unordered_set<std::string>{"Gather", "GatherNd", "GatherV2", "ResourceGather", "Slice", "StridedSlice"};
+  if (inputs->empty() || kinds->count(context.op_kernel().type_string()) == 0) return;
+  uint64_t returned = 0;
+  for (const Touch& output : outputs) returned += output.bytes;
+  inputs->front().bytes = std::min(inputs->front().bytes, returned);
 }
 
 }  // namespace sentinel

@@ -18,6 +18,9 @@ void AppendInputs(tensorflow::OpKernelContext* context, Touches* touches);
 // Appends what the kernel has written.
 void AppendOutputs(tensorflow::OpKernelContext* context, Touches* touches);
 
+// Some kernels read of their first input only what they return: a row of a table, a part of a batch.
+void LimitReads(const tensorflow::OpKernelContext& context, const Touches& outputs, Touches* inputs);
+
 inline rust::Slice<const Touch> AsSlice(const Touches& touches) { return {touches.data(), touches.size()}; }
 
 }  // namespace sentinel

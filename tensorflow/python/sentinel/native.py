@@ -51,7 +51,8 @@ def stats():
     """Reports what Sentinel has done in this process so far.
 
     Sizes are in bytes and times in nanoseconds, as the ends of the names say. Among the keys are `policy`, `state`,
-    `fast_bytes_allowed`, `fast_bytes_peak`, `promoted_bytes`, `demoted_bytes`, `slot_hit_rate` and `message`. What is
+    `fast_bytes_allowed`, `fast_bytes_peak`, `promoted_bytes`, `demoted_bytes`, `slot_hit_rate` and `message`;
+    docs/statistics.md in the sources explains each. What is
     not known yet, such as the hit rate before the first managed step, is None.
 
     Returns:

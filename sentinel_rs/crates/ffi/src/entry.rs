@@ -66,7 +66,7 @@ pub fn kernel_met(address: usize, name: &str, kind: &str) -> u32 {
 }
 
 pub fn kernels_changed() {
-    with((), |runtime| runtime.kernels.forget_unheld());
+    with((), |runtime| runtime.kernels.suspect());
 }
 
 #[allow(clippy::ptr_arg)] // The bridge hands strings of C++ as a `Vec`.
@@ -155,7 +155,9 @@ pub fn allocate(align_bytes: usize, size_bytes: usize) -> *mut u8 {
 /// # Safety
 /// `address` came from `allocate` and nobody uses it any more, or it is not Sentinel's.
 pub unsafe fn release(address: *mut u8) -> bool {
-    with(false, |runtime| runtime.free(address.expose_provenance()))
+    let address = address.expose_provenance();
+    // After a panic the block is lost, but TensorFlow must not give Sentinel's memory to `free`.
+    with(owns(address), |runtime| runtime.free(address))
 }
 
 pub fn owns(address: usize) -> bool {

@@ -204,6 +204,10 @@ impl Arena {
                 }
                 let state = &self.units[unit as usize];
                 let entered = state.enter(budget, pages);
+                if entered == Entered::Draining {
+                    self.claims.release(offset_bytes, slot.size_bytes);
+                    return Taken::Busy;
+                }
                 let tier = state.tier().unwrap_or(Tier::SLOW);
                 let addr = self.base + usize_of(offset_bytes);
                 Taken::At { addr, tier, entered: Some((unit, entered)) }
@@ -235,30 +239,29 @@ impl Arena {
         self.owner(addr).map(|(_, slot)| slot.size_bytes)
     }
 
-    /// The tensor at `addr` is dead. `Some(unit)` with the unit's index when that was the last of its unit; `None` for
-    /// `addr` that no slot owns.
-    pub fn give_back(&self, addr: usize, budget: &Budget) -> Option<GivenBack> {
+    /// The tensor at `addr` is dead; returns its size, or `None` for `addr` that no slot owns. When it was the last one of
+    /// its unit, `drop_pages` is called with the unit's range, before anybody else can live there.
+    pub fn give_back(
+        &self,
+        addr: usize,
+        budget: &Budget,
+        drop_pages: impl FnOnce(std::ops::Range<usize>),
+    ) -> Option<u64> {
         let (seat, slot) = self.owner(addr)?;
         let slot = *slot;
         let offset_bytes = offset_of(&slot)?;
         // The owner leaves before the claim does: after the claim a new owner may sit down at once.
         self.owners[seat].store(u32::MAX, Ordering::Release);
-        let emptied = match slot.place {
-            Place::Unit { unit, .. } => self.units[unit as usize].leave(budget).then_some(unit),
-            Place::Pool { .. } | Place::Heap { .. } => None,
-        };
+        if let Place::Unit { unit, .. } = slot.place {
+            let state = &self.units[unit as usize];
+            if state.leave(budget) {
+                drop_pages(state.range());
+                state.drained();
+            }
+        }
         self.claims.release(offset_bytes, slot.size_bytes);
-        Some(GivenBack { size_bytes: slot.size_bytes, emptied_unit: emptied })
+        Some(slot.size_bytes)
     }
-}
-
-/// What a release freed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GivenBack {
-    /// Size of the tensor that died.
-    pub size_bytes: u64,
-    /// The unit in which nothing lives any more.
-    pub emptied_unit: Option<u32>,
 }
 
 fn offset_of(slot: &Slot) -> Option<u64> {

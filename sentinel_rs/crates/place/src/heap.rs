@@ -185,6 +185,15 @@ impl Heap {
         self.live.len()
     }
 
+    /// Free ranges (offset, length) that were used before: where pages may be left that nobody needs.
+    pub fn stale_ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let free = self.bins.iter().flat_map(BTreeMap::keys);
+        free.filter_map(|&(len, offset)| {
+            let end = (offset + len).min(self.high_water);
+            (offset < end).then(|| (offset, end - offset))
+        })
+    }
+
     /// Bytes of the whole range.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {

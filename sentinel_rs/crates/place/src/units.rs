@@ -5,10 +5,13 @@
 
 use crate::{Budget, PageTiers};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
 use trace::Tier;
 
+/// Nothing lives in the unit.
 const ABSENT: u8 = u8::MAX;
+/// Nothing lives in the unit, and its pages are being dropped: a newcomer's contents would go with them.
+const DRAINING: u8 = u8::MAX - 1;
 const LIVE_BITS: u32 = 24;
 const LIVE_MASK: u32 = (1 << LIVE_BITS) - 1;
 
@@ -24,6 +27,11 @@ impl Word {
     fn unpack(bits: u64) -> Word {
         let [t, a, b, c, e0, e1, e2, e3] = bits.to_le_bytes();
         Word { epoch: u32::from_le_bytes([e0, e1, e2, e3]), live: u32::from_le_bytes([a, b, c, 0]), tier: t }
+    }
+
+    /// Something lives there, in a tier.
+    fn resides(self) -> bool {
+        self.tier < DRAINING
     }
 
     fn pack(self) -> u64 {
@@ -43,6 +51,8 @@ pub enum Entered {
         /// True when fast memory was wanted and the budget had none.
         overflowed: bool,
     },
+    /// The unit's old pages are being dropped; nobody may live there now.
+    Draining,
 }
 
 /// A claim to move a unit, valid for one life of the unit.
@@ -68,20 +78,58 @@ pub struct UnitState {
     range: Range<usize>,
     birth_tier: Tier,
     word: AtomicU64,
+    /// The tier that was asked for last; a move to another one is stale.
+    desired: AtomicU8,
+    /// Moves under way. Whoever drops the pages waits for them, so that no move touches pages of the next owner.
+    moving: AtomicU32,
 }
 
 impl UnitState {
     /// A unit of the arena, in which nothing lives yet.
     #[must_use]
     pub fn empty(range: Range<usize>, birth_tier: Tier) -> UnitState {
-        UnitState { range, birth_tier, word: AtomicU64::new(Word { epoch: 0, live: 0, tier: ABSENT }.pack()) }
+        UnitState::with(range, birth_tier, Word { epoch: 0, live: 0, tier: ABSENT })
     }
 
     /// A unit around a buffer that lives in `tier` already, and whose fast bytes the budget knows.
     #[must_use]
     pub fn occupied(range: Range<usize>, tier: Tier) -> UnitState {
-        let word = Word { epoch: 1, live: 1, tier: tier.0 };
-        UnitState { range, birth_tier: tier, word: AtomicU64::new(word.pack()) }
+        UnitState::with(range, tier, Word { epoch: 1, live: 1, tier: tier.0 })
+    }
+
+    fn with(range: Range<usize>, birth_tier: Tier, word: Word) -> UnitState {
+        let (desired, moving) = (AtomicU8::new(birth_tier.0), AtomicU32::new(0));
+        UnitState { range, birth_tier, word: AtomicU64::new(word.pack()), desired, moving }
+    }
+
+    /// Notes the tier that is wanted from now on; an earlier wish for another tier is void.
+    pub fn desire(&self, tier: Tier) {
+        self.desired.store(tier.0, Ordering::Release);
+    }
+
+    /// The tier that was wanted last.
+    #[must_use]
+    pub fn desired(&self) -> Tier {
+        Tier(self.desired.load(Ordering::Acquire))
+    }
+
+    /// True while the life that the ticket was given for goes on and still wants that tier.
+    #[must_use]
+    pub fn wants(&self, ticket: MoveTicket, to: Tier) -> bool {
+        let word = self.load();
+        word.epoch == ticket.epoch && word.resides() && self.desired() == to
+    }
+
+    /// Records the tier of the pages, again when the unit's fate changed meanwhile.
+    fn record(&self, pages: &PageTiers, mut tier: u8) {
+        loop {
+            pages.set(self.range(), Tier(tier));
+            let now = self.load();
+            if !now.resides() || now.tier == tier {
+                return;
+            }
+            tier = now.tier;
+        }
     }
 
     /// Its pages.
@@ -100,7 +148,7 @@ impl UnitState {
     #[must_use]
     pub fn tier(&self) -> Option<Tier> {
         let word = self.load();
-        (word.tier != ABSENT).then_some(Tier(word.tier))
+        word.resides().then_some(Tier(word.tier))
     }
 
     fn load(&self) -> Word {
@@ -108,7 +156,7 @@ impl UnitState {
     }
 
     fn swap(&self, old: Word, new: Word) -> bool {
-        self.word.compare_exchange(old.pack(), new.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.word.compare_exchange(old.pack(), new.pack(), Ordering::SeqCst, Ordering::Acquire).is_ok()
     }
 
     /// A tensor is born in the unit. The first one decides the tier: the planned one when the budget has room.
@@ -121,11 +169,15 @@ impl UnitState {
                 }
                 continue;
             }
+            if old.tier == DRAINING {
+                return Entered::Draining;
+            }
             let reserved = self.birth_tier == Tier::FAST && budget.try_reserve(self.len_bytes());
             let overflowed = self.birth_tier == Tier::FAST && !reserved;
             let tier = if overflowed { Tier::SLOW } else { self.birth_tier };
             if self.swap(old, Word { epoch: old.epoch.wrapping_add(1), live: 1, tier: tier.0 }) {
-                pages.set(self.range(), tier);
+                self.desire(self.birth_tier);
+                self.record(pages, tier.0);
                 return Entered::First { tier, overflowed };
             }
             if reserved {
@@ -134,7 +186,9 @@ impl UnitState {
         }
     }
 
-    /// A tensor dies in the unit; true when it was the last one, whose pages hold nothing of worth now.
+    /// A tensor dies in the unit; true when it was the last one, and no move touches its pages any more. They hold nothing
+    /// of worth then: the caller may drop them, and says [`UnitState::drained`] when that is done. Until then nobody can
+    /// enter.
     pub fn leave(&self, budget: &Budget) -> bool {
         loop {
             let old = self.load();
@@ -142,34 +196,56 @@ impl UnitState {
                 return false;
             }
             let last = old.live == 1;
-            let tier = if last { ABSENT } else { old.tier };
+            let tier = if last { DRAINING } else { old.tier };
             if self.swap(old, Word { live: old.live - 1, tier, ..old }) {
                 if last && old.tier == Tier::FAST.0 {
                     budget.release(self.len_bytes());
+                }
+                // A mover looks at the unit again after each small piece, so this is short.
+                while last && self.moving.load(Ordering::SeqCst) > 0 {
+                    std::thread::yield_now();
                 }
                 return last;
             }
         }
     }
 
+    /// The pages of the last life are dropped; the unit can be entered again.
+    pub fn drained(&self) {
+        let old = self.load();
+        if old.tier == DRAINING {
+            self.swap(old, Word { tier: ABSENT, ..old });
+        }
+    }
+
     /// Asks to move the unit. A promotion reserves its bytes first, so that the budget holds while pages travel.
     pub fn begin_move(&self, to: Tier, budget: &Budget) -> MoveStart {
-        let word = self.load();
-        if word.tier == ABSENT || word.tier == to.0 {
+        // Announced before the look, so that a last death either is seen here or waits for the move's end.
+        self.moving.fetch_add(1, Ordering::SeqCst);
+        let word = Word::unpack(self.word.load(Ordering::SeqCst));
+        if !word.resides() || word.tier == to.0 || self.desired() != to {
+            self.moving.fetch_sub(1, Ordering::SeqCst);
             return MoveStart::Needless;
         }
         if to == Tier::FAST && !budget.try_reserve(self.len_bytes()) {
+            self.moving.fetch_sub(1, Ordering::SeqCst);
             return MoveStart::NoRoom;
         }
         MoveStart::Go(MoveTicket { epoch: word.epoch })
     }
 
     /// The pages have arrived, or have not. Settles the account; true when the unit is in the new tier now, false when
-    /// the move failed or the unit died meanwhile.
+    /// the move failed or the unit died meanwhile. Ends what [`UnitState::begin_move`] began.
     pub fn end_move(&self, ticket: MoveTicket, to: Tier, arrived: bool, budget: &Budget, pages: &PageTiers) -> bool {
+        let settled = self.settle(ticket, to, arrived, budget, pages);
+        self.moving.fetch_sub(1, Ordering::SeqCst);
+        settled
+    }
+
+    fn settle(&self, ticket: MoveTicket, to: Tier, arrived: bool, budget: &Budget, pages: &PageTiers) -> bool {
         loop {
             let old = self.load();
-            let same_life = old.epoch == ticket.epoch && old.tier != ABSENT && old.tier != to.0;
+            let same_life = old.epoch == ticket.epoch && old.resides() && old.tier != to.0;
             if !arrived || !same_life {
                 if to == Tier::FAST {
                     budget.release(self.len_bytes());
@@ -177,7 +253,7 @@ impl UnitState {
                 return false;
             }
             if self.swap(old, Word { tier: to.0, ..old }) {
-                pages.set(self.range(), to);
+                self.record(pages, to.0);
                 if old.tier == Tier::FAST.0 {
                     budget.release(self.len_bytes());
                 }
@@ -220,6 +296,9 @@ mod tests {
         assert!(unit.leave(&budget));
         assert_eq!(budget.used(), 0);
         assert!(!unit.leave(&budget));
+        assert_eq!(unit.enter(&budget, &pages), Entered::Draining);
+        unit.drained();
+        assert_eq!(unit.enter(&budget, &pages), Entered::First { tier: Tier::FAST, overflowed: false });
     }
 
     #[test]
@@ -227,22 +306,46 @@ mod tests {
         let (budget, pages) = world(4096);
         let unit = UnitState::empty(BASE..BASE + 8192, Tier::FAST);
         assert_eq!(unit.enter(&budget, &pages), Entered::First { tier: Tier::SLOW, overflowed: true });
+        unit.desire(Tier::FAST);
         assert_eq!(unit.begin_move(Tier::FAST, &budget), MoveStart::NoRoom);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
-    fn a_move_that_outlives_its_unit_settles_the_account() {
+    fn a_death_waits_for_the_move_and_the_account_is_settled() {
         let (budget, pages) = world(8192);
         let unit = UnitState::empty(BASE..BASE + 8192, Tier::SLOW);
         unit.enter(&budget, &pages);
+        unit.desire(Tier::FAST);
         let MoveStart::Go(ticket) = unit.begin_move(Tier::FAST, &budget) else { panic!("the budget has room") };
         assert_eq!(budget.used(), 8192);
-        unit.leave(&budget);
-        unit.enter(&budget, &pages);
-        assert!(!unit.end_move(ticket, Tier::FAST, true, &budget, &pages));
+        std::thread::scope(|scope| {
+            let death = scope.spawn(|| unit.leave(&budget));
+            while unit.wants(ticket, Tier::FAST) {
+                std::thread::yield_now();
+            }
+            assert!(!death.is_finished(), "pages are still travelling");
+            assert!(!unit.end_move(ticket, Tier::FAST, true, &budget, &pages));
+            assert!(death.join().expect("no panic"));
+        });
+        unit.drained();
         assert_eq!(budget.used(), 0);
-        assert_eq!(unit.tier(), Some(Tier::SLOW));
+        assert_eq!(unit.tier(), None);
+    }
+
+    #[test]
+    fn the_last_wish_counts() {
+        let (budget, pages) = world(8192);
+        let unit = UnitState::empty(BASE..BASE + 8192, Tier::SLOW);
+        unit.enter(&budget, &pages);
+        unit.desire(Tier::FAST);
+        unit.desire(Tier::SLOW);
+        assert_eq!(unit.begin_move(Tier::FAST, &budget), MoveStart::Needless);
+        unit.leave(&budget);
+        unit.drained();
+        unit.desire(Tier::FAST);
+        unit.enter(&budget, &pages);
+        assert_eq!(unit.begin_move(Tier::FAST, &budget), MoveStart::Needless, "a wish ends with the life it was for");
     }
 
     #[test]
@@ -256,10 +359,12 @@ mod tests {
                     let (budget, pages, unit) = &*world;
                     for _ in 0..20_000 {
                         if thread % 2 == 0 {
-                            unit.enter(budget, pages);
-                            unit.leave(budget);
+                            if unit.enter(budget, pages) != Entered::Draining && unit.leave(budget) {
+                                unit.drained();
+                            }
                         } else {
                             let to = if thread == 1 { Tier::SLOW } else { Tier::FAST };
+                            unit.desire(to);
                             if let MoveStart::Go(ticket) = unit.begin_move(to, budget) {
                                 unit.end_move(ticket, to, true, budget, pages);
                             }

@@ -3,6 +3,8 @@
 //! May use the trace's vocabulary and the profile; must not know addresses, threads or the running process. Offsets are
 //! relative to the plan's arena, and everything here is deterministic: the same input gives the same plan.
 
+#![forbid(unsafe_code)]
+
 mod check;
 mod gap;
 mod hpca21;

@@ -2,6 +2,8 @@
 //!
 //! May use the trace; must not know about plans, tiers or the running process.
 
+#![forbid(unsafe_code)]
+
 mod fold;
 mod layers;
 #[cfg(test)]

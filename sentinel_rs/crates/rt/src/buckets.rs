@@ -96,6 +96,34 @@ impl Bucket {
         self.profiles += 1;
     }
 
+    /// The profiled step failed: another one will be profiled, unless that happens all the time.
+    pub fn profile_failed(&mut self) {
+        self.phase =
+            if self.profiles < MAX_PROFILES { Phase::Warmup } else { Phase::Unmanaged("its profiled steps fail") };
+    }
+
+    /// The user asks for a new profile; returns the plan that is given up for it. A plan that no step has followed yet
+    /// stays, and so does any plan when there were many profiles.
+    pub fn profile_again(&mut self) -> Option<Arc<Managed>> {
+        if self.profiles >= MAX_PROFILES {
+            return None;
+        }
+        match &self.phase {
+            Phase::Planning => None,
+            Phase::Managed(managed) if !managed.was_followed() => None,
+            _ => match std::mem::replace(&mut self.phase, Phase::Warmup) {
+                Phase::Managed(managed) => Some(managed),
+                _ => None,
+            },
+        }
+    }
+
+    /// True when no further profile will be made.
+    #[must_use]
+    pub fn profiles_used_up(&self) -> bool {
+        self.profiles >= MAX_PROFILES
+    }
+
     /// A managed step is over: `asked` allocations wanted a slot, `strangers` of them were unknown or of another size.
     /// Returns the plan that is to be given up, when the graph's shapes have changed for good.
     pub fn managed_step_over(&mut self, asked: u64, strangers: u64) -> Option<Arc<Managed>> {
@@ -118,7 +146,9 @@ impl Bucket {
 /// How the runtime meets promotions that come too late: the published test-and-trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LateChoice {
-    /// A step that waits for them is being timed.
+    /// None has been late yet; the first step in which one is waits for it.
+    Untried,
+    /// A promotion was late in this step, which waits and is timed.
     TryWaiting,
     /// A step that leaves them in slow memory is being timed.
     TryLeaving {
@@ -135,7 +165,7 @@ impl LateChoice {
     /// True when the step waits.
     #[must_use]
     pub fn waits(self) -> bool {
-        matches!(self, LateChoice::TryWaiting | LateChoice::Wait)
+        matches!(self, LateChoice::Untried | LateChoice::TryWaiting | LateChoice::Wait)
     }
 
     /// The choice after a step of this length.
@@ -153,6 +183,7 @@ impl LateChoice {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            LateChoice::Untried => "none",
             LateChoice::TryWaiting | LateChoice::TryLeaving { .. } => "trial",
             LateChoice::Wait => "wait",
             LateChoice::Leave => "leave",

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-const CACHE_SLOTS: usize = 1024;
+const CACHE_SLOTS: usize = 4096;
 
 #[derive(Debug)]
 struct Known {
@@ -105,17 +105,8 @@ impl Kernels {
         number
     }
 
-    /// Drops every number that no executor holds, so that a new kernel at an old address gets a number of its own.
-    pub fn forget_unheld(&self) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let Table { by_address, vacant, .. } = &mut *table;
-        by_address.retain(|_, known| {
-            let held = known.holders > 0;
-            if !held {
-                vacant.push(known.number);
-            }
-            held
-        });
+    /// Kernels that no executor of ours made may have died: the next use of an address compares names again.
+    pub fn suspect(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
@@ -176,7 +167,9 @@ mod tests {
         let first = kernels.look_up(128, "a", "Add");
         assert_ne!(kernels.look_up(128, "b", "Add"), first);
         assert_eq!(kernels.name(first), Some(KernelName { name: "a".into(), kind: "Add".into() }));
-        kernels.forget_unheld();
+        let second = kernels.look_up(128, "b", "Add");
+        kernels.suspect();
         assert_eq!(kernels.cached(128), None);
+        assert_eq!(kernels.look_up(128, "b", "Add"), second, "a kernel that still lives keeps its number");
     }
 }

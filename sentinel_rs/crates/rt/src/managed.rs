@@ -1,17 +1,22 @@
 //! One plan being followed: layer by layer, through the steps of one graph.
 
 use crate::buckets::LateChoice;
-use crate::memory::Memory;
+use crate::memory::{usize_of, Memory};
 use crate::mover::{Job, Mover};
 use crate::stats::Counters;
 use place::Arena;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use trace::{LayerSource, Tier};
+use trace::{page_ceil, LayerSource, Tier, PAGE_BYTES};
 
 /// The smallest piece by which the pool grows when the budget cannot give all at once.
 const POOL_STEP_BYTES: u64 = 64 << 10;
+
+/// The first steps find persistent tensors where they were before the plan; they say nothing about late promotions.
+const SETTLING_STEPS: u64 = 2;
+/// So many operations may run before their layer without pulling the step forward.
+const EARLY_OPS: u32 = 8;
 
 /// A bound plan and how far training is in it.
 #[derive(Debug)]
@@ -29,8 +34,8 @@ pub struct Managed {
     reached: AtomicU32,
     /// Fast bytes that the pool holds now.
     pool_now_bytes: AtomicU64,
-    /// The pool holds nothing and is not to grow: the plan is not the active one.
-    dormant: AtomicBool,
+    /// Operations of later layers that ran before their turn since the last boundary.
+    early: AtomicU32,
     late: Mutex<LateChoice>,
     /// Only one thread walks over a layer boundary.
     boundary: Mutex<()>,
@@ -44,7 +49,6 @@ impl Managed {
         let layers = u32::try_from(plan.layer_first_op.len()).unwrap_or(u32::MAX).max(1);
         let mut moves: Vec<plan::Move> = plan.intervals.iter().flat_map(|interval| interval.moves.clone()).collect();
         moves.sort_by_key(|step| step.issue_layer);
-        let late = if plan.may_be_late { LateChoice::TryWaiting } else { LateChoice::Wait };
         Managed {
             layer_source,
             layers,
@@ -52,8 +56,8 @@ impl Managed {
             steps: AtomicU64::new(0),
             reached: AtomicU32::new(0),
             pool_now_bytes: AtomicU64::new(0),
-            dormant: AtomicBool::new(true),
-            late: Mutex::new(late),
+            early: AtomicU32::new(0),
+            late: Mutex::new(LateChoice::Untried),
             boundary: Mutex::new(()),
             arena,
         }
@@ -68,7 +72,13 @@ impl Managed {
     /// Fast bytes that the short-lived pool holds now.
     #[must_use]
     pub fn pool_now_bytes(&self) -> u64 {
-        self.pool_now_bytes.load(Ordering::Relaxed)
+        self.pool_now_bytes.load(Ordering::SeqCst)
+    }
+
+    /// True when a step has followed the plan.
+    #[must_use]
+    pub fn was_followed(&self) -> bool {
+        self.steps.load(Ordering::Relaxed) > 0
     }
 
     /// What became of late promotions.
@@ -77,14 +87,13 @@ impl Managed {
         *self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A step begins; persistent units that are not where the plan begins are sent there.
-    pub fn step_begins(&self, memory: &Memory, mover: &Mover, counters: &Counters) {
-        self.dormant.store(false, Ordering::Release);
+    /// A step begins. When the step before did not follow this plan, persistent units are sent where the plan begins.
+    pub fn step_begins(&self, resumed: bool, memory: &Memory, mover: &Mover, counters: &Counters) {
         let step = self.steps.fetch_add(1, Ordering::Relaxed);
         self.reached.store(0, Ordering::Release);
-        if step == 0 {
+        if resumed {
             let plan = self.arena.plan();
-            let base = 0;
+            let base = step * u64::from(self.layers);
             let homes = plan.units.iter().zip(self.arena.units()).filter_map(|(unit, state)| {
                 let persistent = matches!(unit.home, plan::UnitHome::Persistent { .. });
                 persistent.then(|| Job { unit: Arc::clone(state), to: unit.birth_tier, due: base })
@@ -96,9 +105,16 @@ impl Managed {
 
     /// An operation of `layer` begins; the first one carries the step over the boundary.
     pub fn reach(&self, layer: u32, memory: &Memory, mover: &Mover, counters: &Counters) {
-        if layer < self.reached.load(Ordering::Acquire) {
+        let reached = self.reached.load(Ordering::Acquire);
+        if layer < reached {
             return;
         }
+        // With several inter-op threads an operation with few inputs may run long before its layer. That says nothing about
+        // where the step is, until more than a few do.
+        if layer > reached && self.early.fetch_add(1, Ordering::Relaxed) < EARLY_OPS {
+            return;
+        }
+        self.early.store(0, Ordering::Relaxed);
         let _alone = self.boundary.lock().unwrap_or_else(PoisonError::into_inner);
         for entered in self.reached.load(Ordering::Acquire)..=layer {
             self.enter_layer(entered, memory, mover, counters);
@@ -127,6 +143,7 @@ impl Managed {
             return;
         };
         if interval.first_layer == layer {
+            self.note_late(mover.outstanding(now));
             if self.late_choice().waits() {
                 let stalled = mover.await_promotions(now);
                 counters.stall_ns.add(u64::try_from(stalled.as_nanos()).unwrap_or(u64::MAX));
@@ -137,14 +154,26 @@ impl Managed {
         self.size_pool(interval.pool_bytes, memory);
     }
 
+    /// The first late promotion starts the trial.
+    fn note_late(&self, outstanding: usize) {
+        if outstanding > 0 && self.steps.load(Ordering::Relaxed) > SETTLING_STEPS {
+            let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+            if *late == LateChoice::Untried {
+                *late = LateChoice::TryWaiting;
+            }
+        }
+    }
+
     /// Sizes the pool's fast part: shrinks to what is still alive at most, grows as far as the budget goes.
     fn size_pool(&self, wanted_bytes: u64, memory: &Memory) {
         let now = self.pool_now_bytes.load(Ordering::Relaxed);
         if wanted_bytes < now {
             // First forbid, then look at who is there, then release.
             self.pool_now_bytes.store(wanted_bytes, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
             let kept = wanted_bytes.max(self.arena.pool_claimed_end()).min(now);
             self.pool_now_bytes.store(kept, Ordering::SeqCst);
+            self.drop_pool_pages(kept, now, memory);
             memory.budget.release(now - kept);
             return;
         }
@@ -163,20 +192,25 @@ impl Managed {
         self.pool_now_bytes.store(grown, Ordering::SeqCst);
     }
 
-    /// A step is over.
-    pub fn step_ends(&self, took: Duration) {
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        // The first two steps find persistent tensors where they were before the plan; they say nothing about the choice.
-        if self.steps.load(Ordering::Relaxed) > 2 {
-            *late = late.after(took);
+    /// The pool's pages between two sizes go back to the system, so that they are no longer fast memory in use.
+    fn drop_pool_pages(&self, kept_bytes: u64, until_bytes: u64, memory: &Memory) {
+        let base = self.arena.range().start;
+        let begin = base + usize_of(page_ceil(kept_bytes));
+        let end = base + usize_of(until_bytes / PAGE_BYTES * PAGE_BYTES);
+        if begin < end {
+            memory.discard(begin..end, Tier::FAST);
         }
     }
 
-    /// Another plan takes over: the pool's fast bytes are released.
+    /// A step is over.
+    pub fn step_ends(&self, took: Duration) {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        *late = late.after(took);
+    }
+
+    /// No step follows the plan now: the pool's fast bytes are released, but for those under tensors that still live.
     pub fn rest(&self, memory: &Memory) {
         let _alone = self.boundary.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.dormant.swap(true, Ordering::AcqRel) {
-            self.size_pool(0, memory);
-        }
+        self.size_pool(0, memory);
     }
 }

@@ -5,7 +5,7 @@ use place::{Arena, Budget, Heap, PageTiers, TierError, Tiers, UnitState};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trace::{page_ceil, Tier, PAGE_BYTES, SLOT_MIN_BYTES};
 
 const GIB: u64 = 1 << 30;
@@ -19,28 +19,48 @@ const MIN_ALIGN_BYTES: u64 = 64;
 #[derive(Debug)]
 struct Area {
     range: Range<usize>,
-    heap: Mutex<Heap>,
+    tier: Tier,
+    blocks: Mutex<Blocks>,
+}
+
+/// The blocks of an area. One lock for both, so that a block cannot die while a unit is put around it.
+#[derive(Debug)]
+struct Blocks {
+    heap: Heap,
+    /// Units around persistent buffers, by address; the same buffer is one unit in every plan.
+    units: HashMap<usize, Arc<UnitState>>,
 }
 
 impl Area {
-    fn new(range: Range<usize>) -> Area {
-        let heap = Mutex::new(Heap::new(range.len() as u64));
-        Area { range, heap }
+    fn new(range: Range<usize>, tier: Tier) -> Area {
+        let blocks = Mutex::new(Blocks { heap: Heap::new(range.len() as u64), units: HashMap::new() });
+        Area { range, tier, blocks }
+    }
+
+    fn blocks(&self) -> MutexGuard<'_, Blocks> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn alloc(&self, size_bytes: u64, align_bytes: u64) -> Option<usize> {
-        let offset = self.heap.lock().unwrap_or_else(PoisonError::into_inner).alloc(size_bytes, align_bytes)?;
+        let offset = self.blocks().heap.alloc(size_bytes, align_bytes)?;
         Some(self.range.start + usize::try_from(offset).ok()?)
-    }
-
-    fn free(&self, addr: usize) -> Option<u64> {
-        let offset = addr.checked_sub(self.range.start)? as u64;
-        self.heap.lock().unwrap_or_else(PoisonError::into_inner).free(offset)
     }
 
     fn size_of(&self, addr: usize) -> Option<u64> {
         let offset = addr.checked_sub(self.range.start)? as u64;
-        self.heap.lock().unwrap_or_else(PoisonError::into_inner).size_of(offset)
+        self.blocks().heap.size_of(offset)
+    }
+
+    /// Fast bytes that the blocks of this area account for.
+    fn fast_bytes(&self) -> u64 {
+        let blocks = self.blocks();
+        let away = |unit: &&Arc<UnitState>| unit.tier().is_some_and(|tier| tier != self.tier);
+        let moved: u64 = blocks.units.values().filter(away).map(|unit| unit.len_bytes()).sum();
+        if self.tier == Tier::FAST {
+            blocks.heap.used_bytes() - moved
+        } else {
+            moved
+        }
     }
 }
 
@@ -74,9 +94,6 @@ pub struct Memory {
     plan_space: Mutex<Heap>,
     /// The arena in each GiB of `plans`.
     arenas: Vec<ArcSwapOption<Arena>>,
-    /// Units around persistent buffers, by address; the same buffer is one unit in every plan.
-    persistent: Mutex<HashMap<usize, Arc<UnitState>>>,
-    persistent_count: AtomicUsize,
 }
 
 impl std::fmt::Debug for Memory {
@@ -113,22 +130,24 @@ impl Memory {
         tiers.place(fast.clone(), Tier::FAST)?;
         tiers.place(small.clone(), Tier::FAST)?;
         let pages = PageTiers::new(whole.start, whole.len());
+        pages.set(whole.clone(), Tier::SLOW);
+        pages.set(fast.clone(), Tier::FAST);
+        pages.set(small.clone(), Tier::FAST);
         let shard = usize_of(SMALL_SHARD_BYTES);
-        let small =
-            (0..SMALL_SHARDS).map(|i| Area::new(small.start + i * shard..small.start + (i + 1) * shard)).collect();
+        let small = (0..SMALL_SHARDS)
+            .map(|i| Area::new(small.start + i * shard..small.start + (i + 1) * shard, Tier::FAST))
+            .collect();
         Ok(Memory {
             budget: Budget::new(fast_bytes),
             pages,
-            fast: Area::new(fast),
-            slow: Area::new(slow),
+            fast: Area::new(fast, Tier::FAST),
+            slow: Area::new(slow, Tier::SLOW),
             small,
             plan_space: Mutex::new(Heap::new(plan_bytes)),
             arenas: (0..plan_bytes / GIB).map(|_| ArcSwapOption::empty()).collect(),
             plans,
             whole,
             tiers,
-            persistent: Mutex::new(HashMap::new()),
-            persistent_count: AtomicUsize::new(0),
         })
     }
 
@@ -175,7 +194,7 @@ impl Memory {
     /// Tier of the block at `addr`.
     #[must_use]
     pub fn tier_of(&self, addr: usize) -> Tier {
-        self.pages.get(addr).unwrap_or(if self.slow.range.contains(&addr) { Tier::SLOW } else { Tier::FAST })
+        self.pages.get(addr).unwrap_or(Tier::SLOW)
     }
 
     /// Of the bytes from `addr`, those in slow pages.
@@ -183,9 +202,6 @@ impl Memory {
     pub fn slow_bytes(&self, addr: usize, len_bytes: u64) -> u64 {
         if !self.owns(addr) {
             return 0;
-        }
-        if self.slow.range.contains(&addr) && self.pages.get(addr).is_none() {
-            return len_bytes;
         }
         self.pages.slow_bytes(addr, usize_of(len_bytes))
     }
@@ -216,69 +232,96 @@ impl Memory {
             return self.free_planned(addr);
         }
         let Some(area) = self.area_of(addr) else { return Freed::NotOurs };
-        if self.persistent_count.load(Ordering::Acquire) > 0 {
-            if let Some(freed) = self.free_persistent(addr, area) {
-                return freed;
+        let mut blocks = area.blocks();
+        if !blocks.units.is_empty() {
+            if let Some(unit) = blocks.units.remove(&addr) {
+                return self.free_persistent(area, &mut blocks, addr, &unit);
             }
         }
-        let Some(size_bytes) = area.free(addr) else { return Freed::NotOurs };
-        let tier = if self.slow.range.contains(&addr) { Tier::SLOW } else { Tier::FAST };
-        if tier == Tier::FAST {
+        let Some(size_bytes) = blocks.heap.free((addr - area.range.start) as u64) else { return Freed::NotOurs };
+        drop(blocks);
+        if area.tier == Tier::FAST {
             self.budget.release(size_bytes);
         }
-        Freed::Block { size_bytes, tier }
+        Freed::Block { size_bytes, tier: area.tier }
     }
 
     fn free_planned(&self, addr: usize) -> Freed {
         let guard = self.arenas[(addr - self.plans.start) >> GIB.trailing_zeros()].load();
         let Some(arena) = guard.as_ref() else { return Freed::NotOurs };
         let tier = self.tier_of(addr);
-        let Some(given) = arena.give_back(addr, &self.budget) else { return Freed::NotOurs };
-        if let Some(unit) = given.emptied_unit {
-            let unit = &arena.units()[unit as usize];
-            // A refusal leaves old pages in place, which costs memory but no correctness.
-            if let Err(error) = self.tiers.discard(unit.range(), tier) {
-                log::debug!("{error}");
-            }
+        match arena.give_back(addr, &self.budget, |pages| self.discard(pages, tier)) {
+            Some(size_bytes) => Freed::Block { size_bytes, tier },
+            None => Freed::NotOurs,
         }
-        Freed::Block { size_bytes: given.size_bytes, tier }
     }
 
-    /// A persistent buffer may have moved: its unit settles the account, and its pages go back to their heap's tier.
-    fn free_persistent(&self, addr: usize, area: &Area) -> Option<Freed> {
-        let unit = {
-            let mut units = self.persistent.lock().unwrap_or_else(PoisonError::into_inner);
-            let unit = units.remove(&addr)?;
-            self.persistent_count.store(units.len(), Ordering::Release);
-            unit
-        };
-        let tier = unit.tier().unwrap_or(Tier::FAST);
-        unit.leave(&self.budget);
-        let home = if self.slow.range.contains(&addr) { Tier::SLOW } else { Tier::FAST };
-        self.pages.set(unit.range(), home);
-        if let Err(error) = self.tiers.discard(unit.range(), home) {
+    /// Drops contents that nobody needs. A refusal leaves old pages in place, which costs memory but no correctness.
+    pub fn discard(&self, range: Range<usize>, next: Tier) {
+        if let Err(error) = self.tiers.discard(range, next) {
             log::debug!("{error}");
         }
-        let size_bytes = area.free(addr)?;
-        Some(Freed::Block { size_bytes, tier })
     }
 
-    /// The unit around the persistent buffer at `addr`, of whole pages. A buffer in the arena of an earlier plan belongs to
-    /// that plan's units and moves no more: its unit here is one in which nothing lives.
-    pub fn persistent_unit(&self, addr: usize, len_bytes: u64) -> Arc<UnitState> {
-        if self.plans.contains(&addr) {
-            return Arc::new(UnitState::empty(addr..addr + usize_of(page_ceil(len_bytes)), Tier::SLOW));
+    /// A persistent buffer may have moved: its unit settles the account, and its pages go back to their area's tier before
+    /// the heap can give them to somebody else.
+    fn free_persistent(&self, area: &Area, blocks: &mut Blocks, addr: usize, unit: &UnitState) -> Freed {
+        let tier = unit.tier().unwrap_or(area.tier);
+        unit.leave(&self.budget);
+        self.pages.set(unit.range(), area.tier);
+        self.discard(unit.range(), area.tier);
+        match blocks.heap.free((addr - area.range.start) as u64) {
+            Some(size_bytes) => Freed::Block { size_bytes, tier },
+            None => Freed::NotOurs,
         }
-        let mut units = self.persistent.lock().unwrap_or_else(PoisonError::into_inner);
-        let unit = units.entry(addr).or_insert_with(|| {
-            let tier = self.tier_of(addr);
-            let range = addr..addr + usize_of(page_ceil(len_bytes));
-            self.pages.set(range.clone(), tier);
-            Arc::new(UnitState::occupied(range, tier))
-        });
-        let unit = Arc::clone(unit);
-        self.persistent_count.store(units.len(), Ordering::Release);
-        unit
+    }
+
+    /// The unit around the persistent buffer of `len_bytes` at `addr`. When no such block lives there any more, or its
+    /// pages are not its own, the unit is one in which nothing lives, and which therefore never moves.
+    pub fn persistent_unit(&self, addr: usize, len_bytes: u64) -> Arc<UnitState> {
+        let nobody = || Arc::new(UnitState::empty(addr..addr + usize_of(page_ceil(len_bytes)), Tier::SLOW));
+        let Some(area) = [&self.fast, &self.slow].into_iter().find(|area| area.range.contains(&addr)) else {
+            return nobody();
+        };
+        let mut blocks = area.blocks();
+        let len = blocks.heap.size_of((addr - area.range.start) as u64);
+        let whole_pages = addr as u64 % PAGE_BYTES == 0 && len == Some(page_ceil(len_bytes));
+        if !whole_pages {
+            return nobody();
+        }
+        let range = addr..addr + usize_of(page_ceil(len_bytes));
+        let unit = blocks.units.entry(addr).or_insert_with(|| Arc::new(UnitState::occupied(range, area.tier)));
+        Arc::clone(unit)
+    }
+
+    /// Gives pages of free blocks of the fast heap back to the system, now that a plan wants that memory.
+    pub fn trim(&self) {
+        let blocks = self.fast.blocks();
+        for (offset, len) in blocks.heap.stale_ranges() {
+            let begin = offset.next_multiple_of(PAGE_BYTES);
+            let end = (offset + len) / PAGE_BYTES * PAGE_BYTES;
+            if begin < end {
+                self.discard(
+                    self.fast.range.start + usize_of(begin)..self.fast.range.start + usize_of(end),
+                    Tier::FAST,
+                );
+            }
+        }
+    }
+
+    /// The fast bytes in use, summed over what lives where: blocks, units, and the pools that `pools` counts. While nothing
+    /// is allocated, freed or moved, it equals what the budget says.
+    #[must_use]
+    pub fn audited_fast_bytes(&self, pools: u64) -> u64 {
+        let areas = [&self.fast, &self.slow].into_iter().chain(&self.small).map(Area::fast_bytes).sum::<u64>();
+        let mut arenas: Vec<Arc<Arena>> = self.arenas.iter().filter_map(ArcSwapOption::load_full).collect();
+        arenas.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        let own = |arena: &Arc<Arena>| {
+            let inside = arena.range();
+            let fast = arena.units().iter().filter(|unit| unit.tier() == Some(Tier::FAST));
+            fast.filter(|unit| inside.contains(&unit.range().start)).map(|unit| unit.len_bytes()).sum::<u64>()
+        };
+        areas + arenas.iter().map(own).sum::<u64>() + pools
     }
 
     /// Address space for a plan; `None` when there is none left.
@@ -291,7 +334,11 @@ impl Memory {
     /// From now on, releases in the arena's range go to it.
     pub fn install(&self, arena: &Arc<Arena>) {
         let range = arena.range();
-        self.pages.set(range.start..range.start + usize_of(page_ceil(arena.plan().pool_bytes)), Tier::FAST);
+        let pool = range.start..range.start + usize_of(page_ceil(arena.plan().pool_bytes));
+        self.pages.set(pool.clone(), Tier::FAST);
+        if let Err(error) = self.tiers.place(pool, Tier::FAST) {
+            log::debug!("{error}");
+        }
         for entry in self.entries(arena) {
             entry.store(Some(Arc::clone(arena)));
         }
@@ -312,9 +359,7 @@ impl Memory {
         for entry in self.entries(arena) {
             entry.store(None);
         }
-        if let Err(error) = self.tiers.discard(arena.range(), Tier::SLOW) {
-            log::debug!("{error}");
-        }
+        self.discard(arena.range(), Tier::SLOW);
         let offset = (arena.range().start - self.plans.start) as u64;
         self.plan_space.lock().unwrap_or_else(PoisonError::into_inner).free(offset).is_some()
     }

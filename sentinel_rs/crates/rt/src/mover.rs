@@ -2,14 +2,18 @@
 
 use crate::memory::Memory;
 use crate::stats::Counters;
-use place::{MoveStart, UnitState};
+use place::{MoveStart, MoveTicket, UnitState};
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use trace::Tier;
 
 /// How long a promotion that found no room waits before it asks again; evictions are under way meanwhile.
 const ROOM_RETRY: Duration = Duration::from_micros(200);
+/// Pages of a unit travel in pieces of this size; a tensor that dies waits for one of them at most.
+const PIECE_BYTES: usize = 2 << 20;
 /// No training thread waits longer than this for late promotions.
 const LONGEST_STALL: Duration = Duration::from_secs(5);
 
@@ -68,13 +72,21 @@ impl Mover {
     /// When the system has no thread to give.
     pub fn start(memory: &Arc<Memory>, counters: &Arc<Counters>) -> std::io::Result<Mover> {
         let mover = Mover { promotions: Arc::default(), demotions: Arc::default() };
-        for (name, direction, to) in
-            [("sentinel-promote", &mover.promotions, Tier::FAST), ("sentinel-demote", &mover.demotions, Tier::SLOW)]
-        {
-            let (direction, memory, counters) = (Arc::clone(direction), Arc::clone(memory), Arc::clone(counters));
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || serve(&direction, to, &memory, &counters))?;
+        let ways = [
+            ("sentinel-promote", &mover.promotions, &mover.demotions, Tier::FAST),
+            ("sentinel-demote", &mover.demotions, &mover.promotions, Tier::SLOW),
+        ];
+        for (name, own, other, to) in ways {
+            let (own, other) = (Arc::clone(own), Arc::clone(other));
+            let (memory, counters) = (Arc::clone(memory), Arc::clone(counters));
+            let work = move || loop {
+                // An internal error costs the move it happened in, not the mover.
+                if catch_unwind(AssertUnwindSafe(|| serve(&own, &other, to, &memory, &counters))).is_err() {
+                    counters.panics_caught.count();
+                    own.queue().travelling = None;
+                }
+            };
+            std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
         }
         Ok(mover)
     }
@@ -90,12 +102,19 @@ impl Mover {
     /// Takes the moves of a layer, most urgent first, and learns that training has reached `layer`.
     pub fn advance(&self, layer: u64, jobs: impl Iterator<Item = Job>) {
         for job in jobs {
+            job.unit.desire(job.to);
             self.direction(job.to).queue().jobs.push_back(job);
         }
         for direction in [&self.demotions, &self.promotions] {
             direction.queue().layer = layer;
             direction.changed.notify_all();
         }
+    }
+
+    /// Promotions due by `layer` that have not arrived.
+    pub fn outstanding(&self, layer: u64) -> usize {
+        let queue = self.promotions.queue();
+        queue.jobs.iter().chain(&queue.travelling).filter(|job| job.due <= layer).count()
     }
 
     /// Waits until no promotion due by `layer` is outstanding, or until waiting is of no use because fast memory is full and
@@ -123,18 +142,21 @@ impl Mover {
         let mut queue = self.promotions.queue();
         let before = queue.jobs.len();
         queue.jobs.retain(|job| job.due > layer);
+        queue.starved = false;
         (before - queue.jobs.len()) as u64
     }
 
     /// Drops everything that has not begun: the plan is no longer followed.
     pub fn drop_all(&self) {
         for direction in [&self.promotions, &self.demotions] {
-            direction.queue().jobs.clear();
+            let mut queue = direction.queue();
+            queue.jobs.clear();
+            queue.starved = false;
         }
     }
 }
 
-fn serve(direction: &Direction, to: Tier, memory: &Memory, counters: &Counters) {
+fn serve(direction: &Direction, other: &Direction, to: Tier, memory: &Memory, counters: &Counters) {
     let mut queue = direction.queue();
     loop {
         let Some(job) = queue.jobs.pop_front() else {
@@ -151,6 +173,7 @@ fn serve(direction: &Direction, to: Tier, memory: &Memory, counters: &Counters) 
                     (queue, _) =
                         direction.changed.wait_timeout(queue, ROOM_RETRY).unwrap_or_else(PoisonError::into_inner);
                 } else {
+                    queue.starved = false;
                     counters.late_promotions.count();
                 }
                 continue;
@@ -159,10 +182,16 @@ fn serve(direction: &Direction, to: Tier, memory: &Memory, counters: &Counters) 
                 queue.starved = false;
                 queue.travelling = Some(job.clone());
                 drop(queue);
-                let arrived = carry(&job, memory, counters);
+                let arrived = carry(&job, ticket, memory, counters);
                 if job.unit.end_move(ticket, to, arrived, &memory.budget, &memory.pages) {
                     let moved = if to == Tier::FAST { &counters.promoted_bytes } else { &counters.demoted_bytes };
                     moved.add(job.unit.len_bytes());
+                    let desired = job.unit.desired();
+                    if desired != to {
+                        // The opposite wish came while the last piece travelled, and found nothing to do.
+                        other.queue().jobs.push_back(Job { to: desired, ..job });
+                        other.changed.notify_all();
+                    }
                 }
                 queue = direction.queue();
                 queue.travelling = None;
@@ -172,11 +201,28 @@ fn serve(direction: &Direction, to: Tier, memory: &Memory, counters: &Counters) 
     }
 }
 
-/// Moves the pages; true when all of them arrived.
-fn carry(job: &Job, memory: &Memory, counters: &Counters) -> bool {
+/// Moves the pages in small pieces, and gives up between two of them when the unit dies or is wanted elsewhere. True when
+/// all of them arrived; otherwise those that did are sent back.
+fn carry(job: &Job, ticket: MoveTicket, memory: &Memory, counters: &Counters) -> bool {
     let asked = if job.to == Tier::FAST { &counters.promote_asked_bytes } else { &counters.demote_asked_bytes };
     asked.add(job.unit.len_bytes());
-    match memory.tiers.migrate(job.unit.range(), job.to) {
+    let range = job.unit.range();
+    for begin in range.clone().step_by(PIECE_BYTES) {
+        let piece = begin..range.end.min(begin + PIECE_BYTES);
+        let arrived = job.unit.wants(ticket, job.to) && migrate(piece, job.to, memory, counters);
+        if !arrived {
+            if begin > range.start && job.unit.tier().is_some() {
+                let back = if job.to == Tier::FAST { Tier::SLOW } else { Tier::FAST };
+                migrate(range.start..begin, back, memory, counters);
+            }
+            return false;
+        }
+    }
+    true
+}
+
+fn migrate(range: Range<usize>, to: Tier, memory: &Memory, counters: &Counters) -> bool {
+    match memory.tiers.migrate(range, to) {
         Ok(moved) => {
             if moved.failed_bytes > 0 {
                 counters.failed(moved.errno);

@@ -43,6 +43,16 @@ pub enum FastBudget {
     Unlimited,
 }
 
+impl std::fmt::Display for FastBudget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FastBudget::Bytes(bytes) => write!(f, "{bytes} bytes"),
+            FastBudget::Fraction(share) => write!(f, "{}% of the peak", 100.0 * share),
+            FastBudget::Unlimited => f.write_str("no limit"),
+        }
+    }
+}
+
 /// Where slow memory comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlowTier {
@@ -50,6 +60,16 @@ pub enum SlowTier {
     Emulated(String),
     /// NUMA nodes; `None` picks the CPU-less ones.
     Nodes(Option<NodeList>),
+}
+
+impl std::fmt::Display for SlowTier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SlowTier::Emulated(machine) => write!(f, "emulated:{machine}"),
+            SlowTier::Nodes(Some(list)) => write!(f, "node:{list}"),
+            SlowTier::Nodes(None) => f.write_str("numa"),
+        }
+    }
 }
 
 /// What to do when a resource cannot be had.
@@ -111,7 +131,7 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
             "no such field in SentinelOptions",
         ));
     }
-    let fast_variable = apply_variables(&mut message, variables)?;
+    let (fast_variable, from) = apply_variables(&mut message, variables)?;
     if variables.iter().any(|(name, value)| name == "SENTINEL" && value == "0") {
         return Ok(None);
     }
@@ -121,20 +141,25 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
         Ok(sentinel_options::Failure::OFF) => return Ok(None),
         Err(number) => return Err(refuse("failure", number, "accepted are ADVISORY, STRICT and OFF")),
     };
-    let policy = policy_of(&message.policy)?;
-    let Some(fast) = fast_of(&message, fast_variable, policy)? else {
-        return Ok(None);
+    let policy = policy_of(from.name("policy"), &message.policy)?;
+    let slow = slow_of(from.name("slow"), &message.slow)?;
+    let fast_nodes = match message.fast_nodes.as_str() {
+        "" => NodeList::single(0),
+        text => nodes_of(from.name("fast_nodes"), text)?,
+    };
+    let migration_gbps = migration_of(from.name("migration_gbps"), message.migration_gbps)?;
+    let Some(fast) = fast_of(&message, fast_variable, policy, &from)? else {
+        return match without_budget(&message) {
+            Some((field, value)) => Err(refuse(from.name(field), value, NEEDS_BUDGET)),
+            None => Ok(None),
+        };
     };
     Ok(Some(Options {
         fast,
         policy,
-        slow: slow_of(&message.slow)?,
-        fast_nodes: if message.fast_nodes.is_empty() {
-            NodeList::single(0)
-        } else {
-            nodes_of("fast_nodes", &message.fast_nodes)?
-        },
-        migration_gbps: migration_of(message.migration_gbps)?,
+        slow,
+        fast_nodes,
+        migration_gbps,
         warmup_steps: match message.warmup_steps {
             0 => PUBLISHED_WARMUP_STEPS,
             steps => u64::try_from(steps).unwrap_or(0),
@@ -143,6 +168,45 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
         trace_path: (!message.trace_path.is_empty()).then(|| PathBuf::from(&message.trace_path)),
     }))
 }
+
+const NEEDS_BUDGET: &str = "this needs a budget; set fast_bytes, fast_fraction or SENTINEL_FAST";
+
+/// An option that was set although there is no budget for it to work on.
+fn without_budget(message: &SentinelOptions) -> Option<(&'static str, String)> {
+    let set = [
+        ("policy", message.policy.clone()),
+        ("slow", message.slow.clone()),
+        ("fast_nodes", message.fast_nodes.clone()),
+        ("trace_path", message.trace_path.clone()),
+        ("warmup_steps", if message.warmup_steps == 0 { String::new() } else { message.warmup_steps.to_string() }),
+        (
+            "migration_gbps",
+            if message.migration_gbps == 0.0 { String::new() } else { message.migration_gbps.to_string() },
+        ),
+    ];
+    set.into_iter().find(|(_, value)| !value.is_empty())
+}
+
+/// Which options came from variables, so that an error names what the user wrote.
+#[derive(Debug, Default)]
+struct Source(Vec<(&'static str, &'static str)>);
+
+impl Source {
+    fn name(&self, field: &'static str) -> &'static str {
+        self.0.iter().find(|(known, _)| *known == field).map_or(field, |&(_, variable)| variable)
+    }
+}
+
+/// Variables that replace a field.
+const REPLACES: [(&str, &str); 7] = [
+    ("policy", "SENTINEL_POLICY"),
+    ("slow", "SENTINEL_SLOW"),
+    ("fast_nodes", "SENTINEL_FAST_NODES"),
+    ("trace_path", "SENTINEL_TRACE"),
+    ("migration_gbps", "SENTINEL_MIGRATION_GBPS"),
+    ("warmup_steps", "SENTINEL_WARMUP_STEPS"),
+    ("failure", "SENTINEL_FAILURE"),
+];
 
 /// The bytes of field 200 of field 16 of a serialized `ConfigProto`; repeated ones merge, as the wire format says.
 fn sentinel_field(config: &[u8]) -> Result<SentinelOptions, OptionError> {
@@ -179,8 +243,12 @@ fn submessages(message: &[u8], wanted: u32) -> Result<Vec<Vec<u8>>, protobuf::Er
 /// A budget that came as text, with the variable's spelling of it.
 type FastText = Option<(FastBudget, String)>;
 
-fn apply_variables(message: &mut SentinelOptions, variables: &[(String, String)]) -> Result<FastText, OptionError> {
+fn apply_variables(
+    message: &mut SentinelOptions,
+    variables: &[(String, String)],
+) -> Result<(FastText, Source), OptionError> {
     let mut fast = None;
+    let mut from = Source::default();
     for (name, value) in variables {
         if !name.starts_with("SENTINEL_") && name != "SENTINEL" {
             continue;
@@ -188,6 +256,7 @@ fn apply_variables(message: &mut SentinelOptions, variables: &[(String, String)]
         if !VARIABLES.contains(&name.as_str()) {
             return Err(refuse(name, value, format!("no such variable; accepted are {}", VARIABLES.join(", "))));
         }
+        from.0.extend(REPLACES.iter().find(|(_, variable)| variable == name));
         match name.as_str() {
             "SENTINEL" if value != "0" && value != "1" => return Err(refuse(name, value, "accepted are 0 and 1")),
             "SENTINEL_FAST" => fast = Some((parse_fast(name, value)?, value.clone())),
@@ -215,7 +284,7 @@ fn apply_variables(message: &mut SentinelOptions, variables: &[(String, String)]
             _ => {}
         }
     }
-    Ok(fast)
+    Ok((fast, from))
 }
 
 /// `2G`, `512M`, `64k`, `1000000` or `20%`.
@@ -252,7 +321,12 @@ fn parse_fast(option: &str, text: &str) -> Result<FastBudget, OptionError> {
     }
 }
 
-fn fast_of(message: &SentinelOptions, text: FastText, policy: Policy) -> Result<Option<FastBudget>, OptionError> {
+fn fast_of(
+    message: &SentinelOptions,
+    text: FastText,
+    policy: Policy,
+    from: &Source,
+) -> Result<Option<FastBudget>, OptionError> {
     if message.fast_bytes < 0 {
         return Err(refuse("fast_bytes", message.fast_bytes, "accepted is a number of bytes above 0"));
     }
@@ -271,8 +345,7 @@ fn fast_of(message: &SentinelOptions, text: FastText, policy: Policy) -> Result<
             (Some((fast, _)), _) => Some(fast),
             (None, 0) if share > 0.0 => Some(FastBudget::Fraction(share)),
             (None, 0) if !message.policy.is_empty() => {
-                let why = "this policy needs a budget; set fast_bytes, fast_fraction or SENTINEL_FAST";
-                return Err(refuse("policy", policy.name(), why));
+                return Err(refuse(from.name("policy"), policy.name(), NEEDS_BUDGET));
             }
             (None, 0) => None,
             (None, bytes) => Some(FastBudget::Bytes(u64::try_from(bytes).unwrap_or(0))),
@@ -280,26 +353,26 @@ fn fast_of(message: &SentinelOptions, text: FastText, policy: Policy) -> Result<
     })
 }
 
-fn policy_of(name: &str) -> Result<Policy, OptionError> {
+fn policy_of(option: &str, name: &str) -> Result<Policy, OptionError> {
     if name.is_empty() {
         return Ok(Policy::Hpca21);
     }
     Policy::by_name(name).ok_or_else(|| {
         let names: Vec<&str> = Policy::NAMES.iter().map(|&(name, _)| name).collect();
-        refuse("policy", name, format!("no such policy; accepted are {}", names.join(", ")))
+        refuse(option, name, format!("no such policy; accepted are {}", names.join(", ")))
     })
 }
 
-fn slow_of(text: &str) -> Result<SlowTier, OptionError> {
+fn slow_of(option: &str, text: &str) -> Result<SlowTier, OptionError> {
     match text {
         "" | "numa" => Ok(SlowTier::Nodes(None)),
         _ => match text.split_once(':') {
             Some(("emulated", machine)) => match plan::Machine::by_name(machine) {
                 Ok(_) => Ok(SlowTier::Emulated(machine.to_owned())),
-                Err(error) => Err(refuse("slow", text, error.to_string())),
+                Err(error) => Err(refuse(option, text, error.to_string())),
             },
-            Some(("node", _)) => Ok(SlowTier::Nodes(Some(nodes_of("slow", text)?))),
-            _ => Err(refuse("slow", text, "no such slow tier; accepted are emulated:MACHINE, numa and node:LIST")),
+            Some(("node", _)) => Ok(SlowTier::Nodes(Some(nodes_of(option, text)?))),
+            _ => Err(refuse(option, text, "no such slow tier; accepted are emulated:MACHINE, numa and node:LIST")),
         },
     }
 }
@@ -309,14 +382,14 @@ fn nodes_of(option: &str, text: &str) -> Result<NodeList, OptionError> {
     NodeList::parse(list).map_err(|error| refuse(option, text, format!("{error}; accepted is node:N or node:N-M,...")))
 }
 
-fn migration_of(gbps: f64) -> Result<Option<f64>, OptionError> {
+fn migration_of(option: &str, gbps: f64) -> Result<Option<f64>, OptionError> {
     if gbps == 0.0 {
         return Ok(None);
     }
     if gbps.is_finite() && gbps > 0.0 {
         return Ok(Some(gbps));
     }
-    Err(refuse("migration_gbps", gbps, "accepted is a number of 10^9 bytes per second above 0"))
+    Err(refuse(option, gbps, "accepted is a number of 10^9 bytes per second above 0"))
 }
 
 #[cfg(test)]
@@ -383,14 +456,14 @@ mod tests {
     fn refusals_name_the_option_the_value_and_what_is_accepted() {
         let fast = ("SENTINEL_FAST", "1G");
         for (pair, parts) in [
-            (("SENTINEL_POLICY", "hpca22"), ["policy", "hpca22", "first_touch"]),
-            (("SENTINEL_SLOW", "tape"), ["slow", "tape", "emulated:MACHINE"]),
-            (("SENTINEL_SLOW", "emulated:abacus"), ["slow", "abacus", "optane"]),
-            (("SENTINEL_SLOW", "node:x"), ["slow", "node:x", "node:N"]),
+            (("SENTINEL_POLICY", "hpca22"), ["SENTINEL_POLICY", "hpca22", "first_touch"]),
+            (("SENTINEL_SLOW", "tape"), ["SENTINEL_SLOW", "tape", "emulated:MACHINE"]),
+            (("SENTINEL_SLOW", "emulated:abacus"), ["SENTINEL_SLOW", "abacus", "optane"]),
+            (("SENTINEL_SLOW", "node:x"), ["SENTINEL_SLOW", "node:x", "node:N"]),
             (("SENTINEL_FAILURE", "loud"), ["SENTINEL_FAILURE", "loud", "advisory"]),
             (("SENTINEL_WARMUP_STEPS", "-3"), ["SENTINEL_WARMUP_STEPS", "-3", "from 0"]),
             (("SENTINEL_FSAT", "1G"), ["SENTINEL_FSAT", "1G", "SENTINEL_FAST"]),
-            (("SENTINEL_MIGRATION_GBPS", "NaN"), ["migration_gbps", "NaN", "above 0"]),
+            (("SENTINEL_MIGRATION_GBPS", "NaN"), ["SENTINEL_MIGRATION_GBPS", "NaN", "above 0"]),
         ] {
             let text = refusal(&[fast, pair]);
             for part in parts {
@@ -398,6 +471,12 @@ mod tests {
             }
         }
         assert!(refusal(&[("SENTINEL_POLICY", "first_touch")]).contains("needs a budget"));
+        for (name, value) in
+            [("SENTINEL_SLOW", "emulated:optane"), ("SENTINEL_TRACE", "x"), ("SENTINEL_WARMUP_STEPS", "3")]
+        {
+            let text = refusal(&[(name, value)]);
+            assert!(text.contains(name) && text.contains("needs a budget"), "{text}");
+        }
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Runtime {
             self.memory.persistent_unit(addr, unit.len_bytes)
         };
         let arena = Arc::new(Arena::bind(plan, base, &roles, persistent));
+        self.memory.trim();
         self.memory.install(&arena);
         self.counters.plans_made.count();
         let plan = arena.plan();
@@ -99,8 +100,12 @@ impl Runtime {
         if plan.fast_needed_bytes <= allowed {
             return true;
         }
+        let asked = match self.options.fast {
+            FastBudget::Fraction(share) => format!("fast_fraction = {share} (fast_bytes = {allowed})"),
+            FastBudget::Bytes(_) | FastBudget::Unlimited => format!("fast_bytes = {allowed}"),
+        };
         let text = format!(
-            "sentinel: fast_bytes = {allowed}: this graph needs at least {} bytes (short-lived tensors, the largest \
+            "sentinel: {asked}: this graph needs at least {} bytes (short-lived tensors, the largest \
              long-lived one, and small blocks)",
             plan.fast_needed_bytes
         );

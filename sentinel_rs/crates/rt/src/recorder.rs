@@ -142,6 +142,11 @@ impl Recorder {
             buffer.death_op = Some(last.max(op));
             buffer.temporary = Some(op) == running;
             log.live_bytes -= log.buffers[index as usize].size_bytes;
+        } else if buffer.origin == Origin::Persistent {
+            // It came from before the step but does not outlast it: a batch of input, or the value that an assignment
+            // replaces. Its address means nothing in the next step.
+            buffer.origin = Origin::External;
+            log.persistent_bytes -= log.buffers[index as usize].size_bytes;
         }
     }
 
@@ -217,8 +222,12 @@ impl Log {
         };
         let buffer = &mut self.buffers[index as usize];
         let bytes = touch.bytes.min(buffer.size_bytes);
-        let death = buffer.death_op.unwrap_or(u32::MAX);
-        buffer.accesses.push(Access { op: op.min(death), write: touch.write, bytes });
+        // An asynchronous receive begins before the tensor it will hand on is born.
+        let birth = match buffer.origin {
+            Origin::Step { op, .. } => op,
+            Origin::Persistent | Origin::External => 0,
+        };
+        buffer.accesses.push(Access { op: op.max(birth), write: touch.write, bytes });
     }
 }
 

@@ -6,7 +6,7 @@ use crate::current::{self, Current, NO_KERNEL};
 use crate::kernels::Kernels;
 use crate::memory::{Freed, Memory};
 use crate::mover::Mover;
-use crate::options::{Failure, Options};
+use crate::options::{Failure, FastBudget, Options};
 use crate::recorder::Touch;
 use crate::stats::{Counters, Report};
 use crate::steps::{Active, Mode, Steps};
@@ -14,7 +14,7 @@ use crate::tiers::emulated::EmulatedTiers;
 use arc_swap::ArcSwapOption;
 use place::{Entered, Taken};
 use plan::Policy;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use trace::{Tier, SLOT_MIN_BYTES};
@@ -104,6 +104,7 @@ impl Runtime {
         let mut own = Current { kernel, execution: 0, step_tag: 0 };
         if let Some(active) = self.active.load().as_deref().filter(|active| active.step_id == step_id) {
             own.step_tag = active.tag;
+            active.ops.fetch_add(1, Ordering::Relaxed);
             match &active.mode {
                 Mode::Profiling(recorder) => own.execution = recorder.op_begins(kernel, inputs, &self.memory),
                 Mode::Managed(managed) => {
@@ -170,8 +171,12 @@ impl Runtime {
         }
     }
 
-    /// Memory for a tensor or for scratch; `None` when the machine has none.
+    /// Memory for a tensor or for scratch; `None` when there is none, and in a forked child, where a thread that no longer
+    /// exists may have held a lock for ever.
     pub fn alloc(&self, align_bytes: u64, size_bytes: u64) -> Option<usize> {
+        if sys::process::is_forked_child() {
+            return None;
+        }
         let own = current::get();
         if own.step_tag == 0 {
             return self.alloc_unplanned(align_bytes, size_bytes);
@@ -203,20 +208,21 @@ impl Runtime {
         let arena = &managed.arena;
         match arena.take(own.kernel, size_bytes, own.step_tag, pool_now, &memory.budget, &memory.pages) {
             Taken::At { addr, entered: None, .. } => {
-                // The pool may have shrunk between the look and the claim.
+                // The pool may have shrunk between the look and the claim; whoever shrinks it looks for claims afterwards.
+                fence(Ordering::SeqCst);
                 if (addr - arena.range().start) as u64 + size_bytes <= managed.pool_now_bytes() {
                     counters.slot_hits.count();
                     return Some(addr);
                 }
                 memory.free(addr);
-                counters.slot_hits.count();
+                counters.slot_misses_short.count();
                 self.overflow(align_bytes, size_bytes)
             }
             Taken::At { addr, tier, entered: Some((unit, entered)) } => {
                 counters.slot_hits.count();
                 if let Entered::First { tier: wanted, overflowed } = entered {
                     if overflowed {
-                        counters.overflow_bytes.add(size_bytes);
+                        counters.overflow_bytes.add(arena.units()[unit as usize].len_bytes());
                     }
                     if let Err(error) = memory.tiers.place(arena.units()[unit as usize].range(), wanted) {
                         counters.failed(error.errno);
@@ -226,15 +232,15 @@ impl Runtime {
                 Some(addr)
             }
             Taken::Heap(tier) => {
-                counters.slot_hits.count();
                 if tier == Tier::FAST {
                     self.alloc_unplanned(align_bytes, size_bytes)
                 } else {
+                    counters.heap_allocations.count();
                     memory.alloc_heap(size_bytes, align_bytes, tier)
                 }
             }
             Taken::PoolShort => {
-                counters.slot_hits.count();
+                counters.slot_misses_short.count();
                 self.overflow(align_bytes, size_bytes)
             }
             Taken::Scratch => {
@@ -278,6 +284,9 @@ impl Runtime {
         if !self.memory.owns(addr) {
             return false;
         }
+        if sys::process::is_forked_child() {
+            return true;
+        }
         if let Some(Active { mode: Mode::Profiling(recorder), .. }) = self.active.load().as_deref() {
             let own = current::get();
             recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
@@ -305,6 +314,24 @@ impl Runtime {
         }
     }
 
+    /// Until a step has been profiled, a share of the peak is a share of nothing.
+    fn waits_for_peak(&self, peak_bytes: u64) -> Option<String> {
+        match self.options.fast {
+            FastBudget::Fraction(share) if peak_bytes == 0 => Some(format!(
+                "sentinel: fast_fraction = {share}: the peak is not known before a step of a graph has been profiled, and \
+                 until then nothing is fast; eager operations have no steps: give them fast_bytes"
+            )),
+            _ => None,
+        }
+    }
+
+    /// The fast bytes in use, summed up from what lives where; see [`Memory::audited_fast_bytes`].
+    #[must_use]
+    pub fn audited_fast_bytes(&self) -> u64 {
+        let pools = self.lock_steps().pool_bytes();
+        self.memory.audited_fast_bytes(pools)
+    }
+
     /// The device's threads, for the cost model and the plan.
     pub fn set_threads(&self, intra_op: u32, inter_op: u32) {
         self.intra_op_threads.store(intra_op.max(1), Ordering::Relaxed);
@@ -316,23 +343,22 @@ impl Runtime {
     pub fn report(&self) -> Report {
         let budget = &self.memory.budget;
         let steps = self.lock_steps();
-        let managed = steps.followed.as_deref();
         Report {
             active: true,
             tiers: self.memory.tiers.kind().to_owned(),
             slow_tier: self.memory.tiers.slow_name().to_owned(),
             policy: self.options.policy.name().to_owned(),
-            state: steps.state.to_owned(),
+            state: if steps.state.is_empty() { "warmup" } else { steps.state }.to_owned(),
             fast_bytes_allowed: (budget.allowed() != u64::MAX).then(|| budget.allowed()),
             fast_bytes_peak: budget.peak(),
             fast_bytes_used: budget.used(),
             fast_bytes_needed: steps.needed_bytes,
             peak_bytes: steps.peak_bytes,
-            layers: managed.map_or(0, |managed| u64::from(managed.layers())),
-            layer_source: managed.map_or("", |managed| source_name(managed.layer_source)).to_owned(),
-            late_choice: managed.map_or("", |managed| managed.late_choice().name()).to_owned(),
+            layers: u64::from(steps.layers),
+            layer_source: steps.layer_source.map_or("", source_name).to_owned(),
+            late_choice: steps.late_choice.to_owned(),
             trace_error: steps.trace_error.clone(),
-            message: steps.message.clone(),
+            message: steps.message.clone().or_else(|| self.waits_for_peak(steps.peak_bytes)),
             ..Report::from_counters(&self.counters)
         }
     }

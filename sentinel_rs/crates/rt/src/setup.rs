@@ -7,7 +7,7 @@ use crate::tiers::emulated::EmulatedTiers;
 use crate::tiers::numa::{NumaTiers, SystemCalls};
 use place::Tiers;
 use plan::Machine;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use sys::topology::Topology;
 
@@ -80,6 +80,7 @@ pub fn configure(config: &[u8]) -> Result<Option<&'static Arc<Runtime>>, SetupEr
     if let Some(path) = &options.trace_path {
         writable(path)?;
     }
+    sys::process::watch_forks();
     let failure = options.failure;
     match build(options) {
         Ok(runtime) => Ok(Some(RUNTIME.get_or_init(|| Arc::new(runtime)))),
@@ -109,15 +110,17 @@ fn step_down(error: &SetupError) {
 }
 
 fn same_options(running: &Options, wanted: &Options) -> Result<(), SetupError> {
+    let number = |gbps: Option<f64>| gbps.map_or_else(|| "the machine's own".to_owned(), |gbps| gbps.to_string());
+    let path = |path: Option<&PathBuf>| path.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     let pairs: [(&'static str, String, String); 8] = [
-        ("fast", format!("{:?}", running.fast), format!("{:?}", wanted.fast)),
+        ("fast", running.fast.to_string(), wanted.fast.to_string()),
         ("policy", running.policy.name().to_owned(), wanted.policy.name().to_owned()),
-        ("slow", format!("{:?}", running.slow), format!("{:?}", wanted.slow)),
-        ("fast_nodes", format!("{:?}", running.fast_nodes), format!("{:?}", wanted.fast_nodes)),
-        ("migration_gbps", format!("{:?}", running.migration_gbps), format!("{:?}", wanted.migration_gbps)),
+        ("slow", running.slow.to_string(), wanted.slow.to_string()),
+        ("fast_nodes", running.fast_nodes.to_string(), wanted.fast_nodes.to_string()),
+        ("migration_gbps", number(running.migration_gbps), number(wanted.migration_gbps)),
         ("warmup_steps", running.warmup_steps.to_string(), wanted.warmup_steps.to_string()),
         ("failure", format!("{:?}", running.failure), format!("{:?}", wanted.failure)),
-        ("trace_path", format!("{:?}", running.trace_path), format!("{:?}", wanted.trace_path)),
+        ("trace_path", path(running.trace_path.as_ref()), path(wanted.trace_path.as_ref())),
     ];
     match pairs.into_iter().find(|(_, running, wanted)| running != wanted) {
         Some((option, running, wanted)) => Err(SetupError::Differs { option, wanted, running }),
@@ -127,7 +130,18 @@ fn same_options(running: &Options, wanted: &Options) -> Result<(), SetupError> {
 
 /// A trace path that cannot be written is a mistake to find before training, not after the profiled step.
 fn writable(path: &Path) -> Result<(), SetupError> {
+    let refused = |why: String| {
+        SetupError::Option(OptionError {
+            option: "trace_path".to_owned(),
+            value: path.display().to_string(),
+            accepted: format!("{why}; accepted is a file in a folder that can be written"),
+        })
+    };
+    // Looked at before it is opened: opening a pipe would wait for its reader.
     let existed = path.exists();
+    if existed && !path.is_file() {
+        return Err(refused("is there and is not a regular file".to_owned()));
+    }
     match std::fs::OpenOptions::new().append(true).create(true).open(path) {
         Ok(_) => {
             if !existed {
@@ -136,11 +150,7 @@ fn writable(path: &Path) -> Result<(), SetupError> {
             }
             Ok(())
         }
-        Err(error) => Err(SetupError::Option(OptionError {
-            option: "trace_path".to_owned(),
-            value: path.display().to_string(),
-            accepted: format!("cannot be written ({error}); accepted is a file in a folder that can be written"),
-        })),
+        Err(error) => Err(refused(format!("cannot be written ({error})"))),
     }
 }
 
@@ -168,21 +178,17 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
             (Arc::new(NumaTiers::new(SystemCalls, fast, slow)), None, machine)
         }
     };
-    let memory = Memory::reserve(tiers, 2 * ram_bytes, fast_bytes).map_err(|error| resource(&options, &error))?;
+    let memory = Memory::reserve(tiers, 2 * ram_bytes, fast_bytes).map_err(|error| {
+        let hint =
+            "this reserves address space, not memory; is there a limit, such as `ulimit -v`, or strict overcommit?";
+        resource(&options, &format!("{error}; {hint}"))
+    })?;
     let shown = options.clone();
     Runtime::assemble(options, Arc::new(memory), machine, emulated).map_err(|error| resource(&shown, &error))
 }
 
 fn resource(options: &Options, reason: &dyn std::fmt::Display) -> SetupError {
-    SetupError::Resource { option: "slow", value: slow_text(&options.slow), reason: reason.to_string() }
-}
-
-fn slow_text(slow: &SlowTier) -> String {
-    match slow {
-        SlowTier::Emulated(machine) => format!("emulated:{machine}"),
-        SlowTier::Nodes(Some(list)) => format!("node:{list}"),
-        SlowTier::Nodes(None) => "numa".to_owned(),
-    }
+    SetupError::Resource { option: "slow", value: options.slow.to_string(), reason: reason.to_string() }
 }
 
 /// Fast and slow nodes: those asked for when they exist; else the CPU-less ones are slow, else node 1 with a warning.

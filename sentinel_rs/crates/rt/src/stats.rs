@@ -40,6 +40,7 @@ pub struct Counters {
     pub slot_misses_busy: Counter,
     pub slot_misses_unknown: Counter,
     pub slot_misses_size: Counter,
+    pub slot_misses_short: Counter,
     pub small_allocations: Counter,
     pub heap_allocations: Counter,
     pub overflow_bytes: Counter,
@@ -72,7 +73,10 @@ impl Counters {
     #[must_use]
     pub fn slot_hit_rate(&self) -> Option<f64> {
         let hits = self.slot_hits.get();
-        let misses = self.slot_misses_busy.get() + self.slot_misses_unknown.get() + self.slot_misses_size.get();
+        let misses = self.slot_misses_busy.get()
+            + self.slot_misses_unknown.get()
+            + self.slot_misses_size.get()
+            + self.slot_misses_short.get();
         let asked = hits + misses;
         #[allow(clippy::cast_precision_loss)] // a rate
         (asked > 0).then(|| hits as f64 / asked as f64)
@@ -102,6 +106,7 @@ pub struct Report {
     pub slot_misses_busy: u64,
     pub slot_misses_unknown: u64,
     pub slot_misses_size: u64,
+    pub slot_misses_short: u64,
     pub slot_hit_rate: Option<f64>,
     pub small_allocations: u64,
     pub heap_allocations: u64,
@@ -137,6 +142,7 @@ impl Report {
             slot_misses_busy: counters.slot_misses_busy.get(),
             slot_misses_unknown: counters.slot_misses_unknown.get(),
             slot_misses_size: counters.slot_misses_size.get(),
+            slot_misses_short: counters.slot_misses_short.get(),
             slot_hit_rate: counters.slot_hit_rate(),
             small_allocations: counters.small_allocations.get(),
             heap_allocations: counters.heap_allocations.get(),

@@ -7,12 +7,15 @@ use crate::managed::Managed;
 use crate::recorder::{Circumstances, Recorder};
 use crate::runtime::Runtime;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Graphs with fewer nodes are never profiled: initializers, readers of one variable, the profile marks themselves.
 const MIN_NODES: usize = 8;
+/// A step that keeps others from being managed may pause for so long between two operations.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The one step at a time that is profiled or follows a plan.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Active {
     pub step_id: i64,
     /// Sentinel's number of the step, never 0.
     pub tag: u32,
+    /// Operations of it that have begun.
+    pub ops: AtomicU64,
     /// What is done with it.
     pub mode: Mode,
 }
@@ -42,6 +47,8 @@ struct Running {
     parts: u32,
     began: Instant,
     counts: SlotCounts,
+    /// How many operations had begun when another step first found this one in its way, and when that was.
+    watched: Option<(u64, Instant)>,
 }
 
 /// Allocations that asked for a slot before the step.
@@ -63,7 +70,13 @@ pub struct Steps {
     pub followed: Option<Arc<Managed>>,
     /// Plans given up whose tensors are not all dead yet.
     retiring: Vec<Arc<Managed>>,
-    /// For `stats()`.
+    /// Layers of the latest managed step.
+    pub layers: u32,
+    /// Where they came from.
+    pub layer_source: Option<trace::LayerSource>,
+    /// What became of late promotions under the latest managed step's plan.
+    pub late_choice: &'static str,
+    /// For `stats()`; empty before the first step.
     pub state: &'static str,
     /// Least fast bytes of the latest plan.
     pub needed_bytes: u64,
@@ -113,71 +126,137 @@ impl Runtime {
         self.sweep(&mut steps);
     }
 
-    /// `start_profile()` and `end_profile()`: whether the next step of a graph is profiled without further warm-up.
+    /// `start_profile()` and `end_profile()`: whether the next step of a graph of some size is profiled, without further
+    /// warm-up and in spite of a plan that it may have.
     pub fn ask_profile(&self, wanted: bool) {
         self.lock_steps().profile_asked = wanted;
     }
 
     /// A step of `graph` begins, with inputs of a shape that hashes to `signature`.
     pub fn step_begins(&self, graph: u64, step_id: i64, signature: u64) -> StepStart {
-        self.counters.steps_seen.count();
-        let mut steps = self.lock_steps();
-        let steps = &mut *steps;
-        if let Some(reason) = &steps.stop {
-            return StepStart { stop: Some(reason.clone()), ..StepStart::default() };
-        }
-        if let (Some(running), Some(active)) = (&mut steps.running, self.active.load().as_deref()) {
-            if active.step_id == step_id {
-                running.parts += 1;
-                let serial = matches!(active.mode, Mode::Profiling(_));
-                return StepStart { tag: active.tag, serial, stop: None };
+        let (start, managed) = {
+            let mut steps = self.lock_steps();
+            if let Some(reason) = &steps.stop {
+                return StepStart { stop: Some(reason.clone()), ..StepStart::default() };
             }
-            self.counters.steps_unmanaged.count();
-            return StepStart::default();
-        }
-        let asked = steps.profile_asked;
-        let mode = steps.graphs.get_mut(&graph).and_then(|graph| {
-            let large = graph.edges.node_count() >= MIN_NODES;
-            let bucket = graph.bucket(signature)?;
-            let mode = next_mode(bucket, large, self.options.warmup_steps, asked);
-            bucket.steps += 1;
-            mode
-        });
-        let Some(mode) = mode else {
-            self.counters.steps_unmanaged.count();
-            return StepStart::default();
+            if let Some(start) = self.join(&mut steps, step_id) {
+                return start;
+            }
+            self.counters.steps_seen.count();
+            let free = !sys::process::is_forked_child() && self.may_activate(&mut steps);
+            let Some(mode) = free.then(|| self.mode_of(&mut steps, graph, signature)).flatten() else {
+                self.counters.steps_unmanaged.count();
+                return StepStart::default();
+            };
+            self.activate(&mut steps, graph, signature, step_id, mode)
         };
-        self.activate(steps, graph, signature, step_id, mode)
+        // Outside the lock, because the first layer may wait for promotions.
+        if let Some((managed, resumed)) = managed {
+            managed.step_begins(resumed, &self.memory, &self.mover, &self.counters);
+        }
+        start
     }
 
-    fn activate(&self, steps: &mut Steps, graph: u64, signature: u64, step_id: i64, mode: Mode) -> StepStart {
+    /// The step is another part of the active one.
+    fn join(&self, steps: &mut Steps, step_id: i64) -> Option<StepStart> {
+        let (running, active) = (steps.running.as_mut()?, self.active.load_full()?);
+        if active.step_id != step_id {
+            return None;
+        }
+        running.parts += 1;
+        Some(StepStart { tag: active.tag, serial: matches!(active.mode, Mode::Profiling(_)), stop: None })
+    }
+
+    /// True when no step is active. One in which nothing has run for long, such as a step that waits for room in a queue, is
+    /// put aside, and its graph stays without a plan.
+    fn may_activate(&self, steps: &mut Steps) -> bool {
+        let (Some(running), Some(active)) = (steps.running.as_mut(), self.active.load_full()) else { return true };
+        let ops = active.ops.load(Ordering::Relaxed);
+        match running.watched {
+            Some((seen, since)) if seen == ops && since.elapsed() > LONGEST_PAUSE => {}
+            Some((seen, _)) if seen == ops => return false,
+            _ => {
+                running.watched = Some((ops, Instant::now()));
+                return false;
+            }
+        }
+        let (graph, signature) = (running.graph, running.signature);
+        self.active.store(None);
+        steps.running = None;
+        if let Some(bucket) = steps.bucket_mut(graph, signature) {
+            let before = std::mem::replace(&mut bucket.phase, Phase::Unmanaged("its steps wait for other steps"));
+            if let Phase::Managed(managed) = before {
+                self.give_up(steps, &managed);
+            }
+        }
+        true
+    }
+
+    /// What is to be done with the next step of the graph; `None` for nothing.
+    fn mode_of(&self, steps: &mut Steps, graph: u64, signature: u64) -> Option<Mode> {
+        let asked = steps.profile_asked;
+        let known = steps.graphs.get_mut(&graph)?;
+        let large = known.edges.node_count() >= MIN_NODES;
+        let bucket = known.bucket(signature)?;
+        bucket.steps += 1;
+        let outdated = if large && asked { bucket.profile_again() } else { None };
+        let used_up = large && asked && bucket.profiles_used_up();
+        let mode = if large && bucket.wants_profile(self.options.warmup_steps, asked) {
+            bucket.profile_begins();
+            Some(Mode::Profiling(Box::default()))
+        } else if let Phase::Managed(managed) = &bucket.phase {
+            Some(Mode::Managed(Arc::clone(managed)))
+        } else {
+            None
+        };
+        if let Some(managed) = outdated {
+            self.give_up(steps, &managed);
+        }
+        if used_up {
+            steps.advise(
+                "sentinel: start_profile() was called so often that it is ignored now; once is enough".to_owned(),
+            );
+        }
+        mode
+    }
+
+    fn activate(
+        &self,
+        steps: &mut Steps,
+        graph: u64,
+        signature: u64,
+        step_id: i64,
+        mode: Mode,
+    ) -> (StepStart, Option<(Arc<Managed>, bool)>) {
         steps.next_tag = steps.next_tag.wrapping_add(1).max(1);
         let tag = steps.next_tag;
-        let serial = match &mode {
+        let managed = match &mode {
             Mode::Profiling(_) => {
                 steps.profile_asked = false;
                 steps.state = "profiling";
-                true
+                None
             }
-            Mode::Managed(managed) => {
-                self.follow(steps, managed);
-                false
-            }
+            Mode::Managed(managed) => Some((Arc::clone(managed), self.follow(steps, managed))),
         };
-        steps.running = Some(Running { graph, signature, parts: 1, began: Instant::now(), counts: self.slot_counts() });
-        self.active.store(Some(Arc::new(Active { step_id, tag, mode })));
-        StepStart { tag, serial, stop: None }
+        let (began, counts) = (Instant::now(), self.slot_counts());
+        steps.running = Some(Running { graph, signature, parts: 1, began, counts, watched: None });
+        self.active.store(Some(Arc::new(Active { step_id, tag, ops: AtomicU64::new(0), mode })));
+        (StepStart { tag, serial: managed.is_none(), stop: None }, managed)
     }
 
-    fn follow(&self, steps: &mut Steps, managed: &Arc<Managed>) {
-        if !steps.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, managed)) {
+    /// Makes the plan the one that is followed; true when it was not.
+    fn follow(&self, steps: &mut Steps, managed: &Arc<Managed>) -> bool {
+        let resumed = !steps.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, managed));
+        if resumed {
             self.mover.drop_all();
             if let Some(before) = steps.followed.replace(Arc::clone(managed)) {
                 before.rest(&self.memory);
             }
         }
         steps.state = "managed";
-        managed.step_begins(&self.memory, &self.mover, &self.counters);
+        steps.layers = managed.layers();
+        steps.layer_source = Some(managed.layer_source);
+        resumed
     }
 
     /// A part of the step `tag` is over; the last part ends it. `ok` is false when the step failed.
@@ -198,6 +277,7 @@ impl Runtime {
                 if ok {
                     managed.step_ends(running.began.elapsed());
                 }
+                steps.late_choice = managed.late_choice().name();
                 self.counters.steps_managed.count();
                 self.judge(&mut steps, &running);
             }
@@ -210,7 +290,7 @@ impl Runtime {
             Mode::Profiling(_) => {
                 steps.state = "warmup";
                 if let Some(bucket) = steps.bucket_mut(running.graph, running.signature) {
-                    bucket.phase = Phase::Warmup;
+                    bucket.profile_failed();
                 }
             }
         }
@@ -232,7 +312,13 @@ impl Runtime {
     fn slot_counts(&self) -> SlotCounts {
         let counters = &self.counters;
         let strangers = counters.slot_misses_unknown.get() + counters.slot_misses_size.get();
-        SlotCounts { asked: counters.slot_hits.get() + counters.slot_misses_busy.get() + strangers, strangers }
+        SlotCounts {
+            asked: counters.slot_hits.get()
+                + counters.slot_misses_busy.get()
+                + counters.slot_misses_short.get()
+                + strangers,
+            strangers,
+        }
     }
 
     fn give_up(&self, steps: &mut Steps, managed: &Arc<Managed>) {
@@ -246,7 +332,10 @@ impl Runtime {
 
     /// Gives back the address space of plans in which nothing lives any more.
     fn sweep(&self, steps: &mut Steps) {
-        steps.retiring.retain(|managed| !self.memory.retire(&managed.arena));
+        steps.retiring.retain(|managed| {
+            managed.rest(&self.memory);
+            !self.memory.retire(&managed.arena)
+        });
     }
 
     /// Makes the plan on a thread of its own, so that training goes on.
@@ -254,14 +343,20 @@ impl Runtime {
         let (graph, signature) = (running.graph, running.signature);
         let runtime = Arc::clone(self);
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
-            let phase = runtime.plan(active, graph, signature);
+            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan(active, graph, signature)));
+            let phase = planned.unwrap_or_else(|_| {
+                runtime.counters.panics_caught.count();
+                Phase::Unmanaged("planning met an internal error")
+            });
             let mut steps = runtime.lock_steps();
             steps.state = match &phase {
-                Phase::Managed(_) => "managed",
+                Phase::Managed(_) => "planned",
                 _ => "unmanaged",
             };
             if let Phase::Unmanaged(reason) = &phase {
-                log::info!("sentinel: a graph runs without a plan: {reason}");
+                let text = format!("sentinel: a graph runs without a plan: {reason}");
+                log::info!("{text}");
+                steps.message.get_or_insert(text);
             }
             match steps.bucket_mut(graph, signature) {
                 Some(bucket) => bucket.phase = phase,
@@ -308,21 +403,14 @@ impl Runtime {
     }
 }
 
-/// What the bucket does with its next step; `None` for nothing.
-fn next_mode(bucket: &mut Bucket, large: bool, warmup_steps: u64, asked: bool) -> Option<Mode> {
-    if large && bucket.wants_profile(warmup_steps, asked) {
-        bucket.profile_begins();
-        return Some(Mode::Profiling(Box::default()));
-    }
-    match &bucket.phase {
-        Phase::Managed(managed) => Some(Mode::Managed(Arc::clone(managed))),
-        _ => None,
-    }
-}
-
 impl Steps {
     fn bucket_mut(&mut self, graph: u64, signature: u64) -> Option<&mut Bucket> {
         self.graphs.get_mut(&graph)?.bucket(signature)
+    }
+
+    /// Fast bytes that short-lived pools hold: of the plan that is followed, and of those given up.
+    pub(crate) fn pool_bytes(&self) -> u64 {
+        self.followed.iter().chain(&self.retiring).map(|managed| managed.pool_now_bytes()).sum()
     }
 
     /// Says something to the user once, and keeps it for `stats()`.

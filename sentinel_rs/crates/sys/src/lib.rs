@@ -5,7 +5,6 @@
 //! out, and no Rust reference to such memory ever exists here, so the compiler's rules about references hold.
 
 pub mod abi;
-pub mod clock;
 mod error;
 pub mod memory;
 pub mod numa;

@@ -1,23 +1,29 @@
-//! Whether we are still in the process that set things up: a forked child has its memory, but none of its threads.
+//! Whether we are a forked child: it has its parent's memory, but none of its threads, and perhaps locks that nobody will
+//! ever release.
 
-/// The process in which something was set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HomeProcess {
-    pid: u32,
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Once;
+
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn in_child() {
+    IS_CHILD.store(true, Ordering::Relaxed);
 }
 
-impl HomeProcess {
-    /// This process.
-    #[must_use]
-    pub fn here() -> Self {
-        HomeProcess { pid: std::process::id() }
-    }
+/// From now on, [`is_forked_child`] knows. Calling it again does nothing.
+pub fn watch_forks() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handler stores to an atomic and nothing else, which is allowed in a child of a process with threads.
+        // A refusal (no memory) leaves children unmarked, as they would be without this call.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+}
 
-    /// Whether the caller runs in a child that was forked off after [`HomeProcess::here`]. Costs one `getpid`.
-    #[must_use]
-    pub fn is_forked_child(self) -> bool {
-        std::process::id() != self.pid
-    }
+/// Whether the caller runs in a child that was forked off after [`watch_forks`]. One relaxed load.
+#[must_use]
+pub fn is_forked_child() -> bool {
+    IS_CHILD.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -26,20 +32,21 @@ mod tests {
 
     #[test]
     fn a_forked_child_knows_that_it_is_one() {
-        let home = HomeProcess::here();
-        assert!(!home.is_forked_child());
-        // SAFETY: the child calls nothing but `getpid` and `_exit`, which are safe after fork in a process with threads.
+        watch_forks();
+        assert!(!is_forked_child());
+        // SAFETY: the child calls nothing but an atomic load and `_exit`, which are safe after fork in a process with threads.
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "fork failed");
         if child == 0 {
-            let code = if home.is_forked_child() { 42 } else { 1 };
+            let code = if is_forked_child() { 42 } else { 1 };
             // SAFETY: ends the child at once, without running anything of the parent's.
             unsafe { libc::_exit(code) };
         }
         let mut status = 0;
         // SAFETY: `status` is valid for writes, and the child is ours.
-        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert_eq!(waited, child);
-        assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 42));
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert!(libc::WIFEXITED(status));
+        assert_eq!(libc::WEXITSTATUS(status), 42);
+        assert!(!is_forked_child());
     }
 }

@@ -46,7 +46,7 @@ impl Cuts {
                 continue;
             }
             let count = bytes_f64(cuts.pool_bytes.len() as u64);
-            let room = bytes_f64(cuts.pool_bytes.iter().map(|pool| space - pool).sum()) / count;
+            let room = cuts.pool_bytes.iter().map(|pool| bytes_f64(space - pool)).sum::<f64>() / count;
             let objective = room / machine.promote_gbps - step_ns / count;
             if best.as_ref().is_none_or(|(least, _)| objective < *least) {
                 best = Some((objective, cuts));

@@ -121,6 +121,13 @@ fn a_budget_that_is_too_small_leaves_the_rest_slow_and_says_what_is_needed() {
 }
 
 #[test]
+fn the_largest_budget_that_can_be_written_is_a_budget_like_any_other() {
+    let profile = step(&[5, 5, 5, 5]);
+    let plan = hpca21(&profile, u64::MAX, &page_per_us()).unwrap();
+    assert!(plan.fast_needed_bytes <= plan.fast_budget_bytes);
+}
+
+#[test]
 fn a_step_without_ops_and_a_budget_of_nothing_are_errors() {
     assert_eq!(hpca21(&step(&[]), PAGE, &page_per_us()), Err(PlanError::Empty));
     let message = hpca21(&step(&[5]), 0, &page_per_us()).unwrap_err().to_string();
