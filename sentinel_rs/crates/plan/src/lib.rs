@@ -25,6 +25,8 @@ pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, Slot, Unit, Uni
 pub enum Policy {
     /// The published Sentinel.
     Hpca21,
+    /// Sentinel's own: moves are decided per idle gap of each tensor.
+    Gap,
     /// Fast memory to whoever asks first, no moves.
     FirstTouch,
     /// Everything in fast memory, no budget: the ceiling.
@@ -35,8 +37,9 @@ pub enum Policy {
 
 impl Policy {
     /// Every policy with its name, in the order in which lists print them.
-    pub const NAMES: [(&'static str, Policy); 4] = [
+    pub const NAMES: [(&'static str, Policy); 5] = [
         ("hpca21", Policy::Hpca21),
+        ("gap", Policy::Gap),
         ("first_touch", Policy::FirstTouch),
         ("fast_only", Policy::FastOnly),
         ("slow_only", Policy::SlowOnly),

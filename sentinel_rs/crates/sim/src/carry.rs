@@ -161,9 +161,30 @@ impl Carrier {
         self.arena.plan().layer_first_op.len() as u64
     }
 
+    /// The last tensor of a unit that travels dies: the live runtime's mover gives up after the piece under way.
+    fn stop_moves_of_the_dying(&mut self, world: &mut World, addr: usize) {
+        let units = self.arena.units();
+        let dying = |job: &Job| {
+            let unit = &units[job.thing as usize];
+            unit.range().contains(&addr) && unit.live() == 1
+        };
+        while let Some(job) = world.cancel(dying) {
+            if let Some(ticket) = self.tickets[usize::from(job.to != Tier::FAST)].take() {
+                let unit = &self.arena.units()[job.thing as usize];
+                unit.end_move(ticket, job.to, false, &self.budget, &self.pages);
+            }
+        }
+    }
+
     /// Absolute layer of now.
     fn layer(&self, world: &World) -> u64 {
         world.step * self.layers() + u64::from(world.workload.profile.ops[world.op as usize].layer)
+    }
+
+    /// Hands a move to the movers; what was wanted of the unit before is void, as in the live runtime.
+    fn issue(&self, world: &mut World, job: Job) {
+        self.arena.units()[job.thing as usize].desire(job.to);
+        world.issue(job);
     }
 
     /// Issues the layer's moves.
@@ -178,7 +199,7 @@ impl Carrier {
             // Persistent units are sent to where the plan begins.
             for (index, unit) in self.arena.plan().units.iter().enumerate() {
                 if is_persistent(&unit.home) && unit.birth_tier == Tier::FAST {
-                    world.issue(job(u32::try_from(index).unwrap_or(u32::MAX), Tier::FAST, 0, unit.len_bytes));
+                    self.issue(world, job(u32::try_from(index).unwrap_or(u32::MAX), Tier::FAST, 0, unit.len_bytes));
                 }
             }
         }
@@ -186,7 +207,7 @@ impl Carrier {
         for step in self.moves[first..].iter().take_while(|m| m.issue_layer == layer) {
             let next_step = step.due_layer < layer || step.due_layer == layer && step.to == Tier::FAST;
             let due = absolute - u64::from(layer) + u64::from(step.due_layer) + if next_step { layers } else { 0 };
-            world.issue(job(step.unit, step.to, due, self.arena.plan().units[step.unit as usize].len_bytes));
+            self.issue(world, job(step.unit, step.to, due, self.arena.plan().units[step.unit as usize].len_bytes));
         }
     }
 
@@ -262,8 +283,9 @@ impl Policy for Carrier {
         for &buffer in &world.workload.ops[world.op as usize].deaths {
             match std::mem::replace(&mut self.homes[buffer as usize], Home::Nowhere) {
                 Home::Pool { addr } | Home::Unit { addr, .. } => {
+                    self.stop_moves_of_the_dying(world, addr);
                     self.arena
-                        .give_back(addr, &self.budget)
+                        .give_back(addr, &self.budget, |_| {})
                         .ok_or_else(|| SimError::Malformed(format!("buffer {buffer} is not where it was born")))?;
                 }
                 Home::Heap { tier: Tier::FAST, reserved_bytes } => self.budget.release(reserved_bytes),

@@ -7,7 +7,7 @@ use trace::StepTrace;
 
 use super::policies::Model;
 
-/// Migration speeds in GB/s, each known to the planner, as the live runtime measures it.
+/// Migration speeds in GB/s, each known to the planner; the lowest is met unknown as well.
 const SPEEDS_GBPS: [f64; 5] = [0.5, 1.0, 2.15, 5.0, 11.0];
 /// Op times change by up to this share.
 const JITTER: f64 = 0.2;
