@@ -1,11 +1,14 @@
 //! Arguments in two stages: what was typed, and what it means.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use plan::Machine;
+use sim::MemoryTime;
 
 use crate::amount::Budget;
+use crate::simulate::{parse_budgets, parse_policies, Migration, Question};
 
 /// What was typed.
 #[derive(Parser)]
@@ -23,6 +26,19 @@ enum TypedCommand {
     Trace {
         #[command(subcommand)]
         command: TypedTrace,
+    },
+    /// Measure the planner; the last line printed is one JSON object
+    #[command(arg_required_else_help = false)]
+    Bench {
+        #[command(subcommand)]
+        command: TypedBench,
+    },
+    /// Run policies on a traced step in the simulator, beside the lower bound on its time
+    Sim {
+        /// Trace file, as written for SENTINEL_TRACE
+        file: PathBuf,
+        #[command(flatten)]
+        options: TypedSim,
     },
     /// Print what the hpca21 policy would do with a traced step
     Plan {
@@ -68,14 +84,87 @@ enum TypedTrace {
     },
 }
 
+#[derive(clap::Args)]
+struct TypedSim {
+    /// Policies separated by commas, or all
+    #[arg(long, value_name = "NAMES", default_value = "all")]
+    policy: String,
+    /// Fast memory: amounts separated by commas, or a range of shares of the peak such as 5%..100%
+    #[arg(long, value_name = "AMOUNTS", default_value = "20%")]
+    fast: String,
+    /// Machine profile: a built-in name or the path of a .toml file
+    #[arg(long, value_name = "MACHINE", default_value = "optane")]
+    machine: String,
+    /// Migration speed: peaks that each direction can move in one all-fast step
+    #[arg(long, value_name = "M", conflicts_with = "migration_gbps")]
+    mhat: Option<f64>,
+    /// Migration speed in GB/s of the machine, instead of what its profile says
+    #[arg(long, value_name = "X")]
+    migration_gbps: Option<f64>,
+    /// Share of the all-fast step that is memory time, 0 to 1; 1 is the hardest case for placement
+    #[arg(long, value_name = "S", conflicts_with = "slow_ratio")]
+    memory_share: Option<f64>,
+    /// Set the memory share so that slow-only is this many times slower than all-fast
+    #[arg(long, value_name = "R")]
+    slow_ratio: Option<f64>,
+    /// Count memory time as the emulated slow tier of the live runtime does
+    #[arg(long, conflicts_with_all = ["memory_share", "slow_ratio"])]
+    emulated: bool,
+    /// Leave out the lower bound, which takes seconds for each budget
+    #[arg(long)]
+    no_bound: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Draw every policy's curve and the bound into this SVG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum TypedBench {
+    /// Every policy on every recorded model: calibration on published figures, comparison, robustness
+    Policies {
+        /// Folder with recorded steps, <model>.trace
+        #[arg(long, value_name = "DIR", default_value = "sentinel_rs/testdata")]
+        data: PathBuf,
+        /// Folder with the published figures
+        #[arg(long, value_name = "DIR", default_value = "bench/data/hpca21")]
+        published: PathBuf,
+        /// Folder for the full table
+        #[arg(long, value_name = "DIR", default_value = "bench/results")]
+        results: PathBuf,
+        /// Leave out the full table; the comparison's figures are worked out all the same
+        #[arg(long)]
+        brief: bool,
+    },
+    /// Pack published instances and recorded steps at every effort: height over largest load, CPU seconds
+    Packing {
+        /// Traces to pack besides those in the folder
+        traces: Vec<PathBuf>,
+        /// Folder with packing/*.csv and *.trace
+        #[arg(long, value_name = "DIR", default_value = "sentinel_rs/testdata")]
+        data: PathBuf,
+        /// Seconds for each exact search
+        #[arg(long, value_name = "S", default_value_t = 60)]
+        exact_seconds: u64,
+    },
+}
+
 /// What to do.
 pub enum Command {
+    /// Simulate.
+    Sim { file: PathBuf, question: Question, json: bool, plot: Option<PathBuf> },
+    /// Measure policies.
+    BenchPolicies { data: PathBuf, published: PathBuf, results: PathBuf, brief: bool },
     /// List ops or buffers.
     Show { file: PathBuf, limit: usize, buffers: bool },
     /// Look for damage and broken rules.
     Check { file: PathBuf },
     /// Sum up.
     Stats { file: PathBuf, json: bool },
+    /// Measure packing.
+    BenchPacking { data: PathBuf, traces: Vec<PathBuf>, exact_limit: Duration },
     /// Plan with the published policy.
     Plan { file: PathBuf, fast: Budget, machine: Machine, json: bool },
 }
@@ -116,11 +205,57 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
         }
         TypedCommand::Trace { command: TypedTrace::Check { file } } => Command::Check { file },
         TypedCommand::Trace { command: TypedTrace::Stats { file, json } } => Command::Stats { file, json },
+        TypedCommand::Sim { file, options } => {
+            let (json, plot) = (options.json, options.plot.clone());
+            Command::Sim { file, question: question(options)?, json, plot }
+        }
+        TypedCommand::Bench { command: TypedBench::Policies { data, published, results, brief } } => {
+            Command::BenchPolicies { data, published, results, brief }
+        }
+        TypedCommand::Bench { command: TypedBench::Packing { traces, data, exact_seconds } } => {
+            Command::BenchPacking { data, traces, exact_limit: Duration::from_secs(exact_seconds) }
+        }
         TypedCommand::Plan { file, fast, machine, json } => Command::Plan {
             file,
             fast: fast.parse().map_err(|why| format!("--fast = {fast}: {why}"))?,
             machine: Machine::by_name(&machine).map_err(|error| format!("--machine = {machine}: {error}"))?,
             json,
         },
+    })
+}
+
+fn question(typed: TypedSim) -> Result<Question, String> {
+    let above_zero = |name: &str, value: f64| {
+        let fine = value.is_finite() && value > 0.0;
+        if fine {
+            Ok(value)
+        } else {
+            Err(format!("{name} = {value}: accepted is a finite number above 0"))
+        }
+    };
+    let migration = match (typed.mhat, typed.migration_gbps) {
+        (Some(m_hat), _) => Migration::MHat(above_zero("--mhat", m_hat)?),
+        (None, Some(gbps)) => Migration::Gbps(above_zero("--migration-gbps", gbps)?),
+        (None, None) => Migration::AsMachine,
+    };
+    let memory = match (typed.memory_share, typed.slow_ratio) {
+        (Some(share), _) if !(0.0..=1.0).contains(&share) => {
+            return Err(format!("--memory-share = {share}: accepted is 0 to 1"))
+        }
+        (_, Some(ratio)) if !(ratio.is_finite() && ratio >= 1.0) => {
+            return Err(format!("--slow-ratio = {ratio}: accepted is a finite number of at least 1"))
+        }
+        (Some(share), _) => MemoryTime::Share(share),
+        (None, Some(ratio)) => MemoryTime::SlowRatio(ratio),
+        (None, None) if typed.emulated => MemoryTime::Emulated,
+        (None, None) => MemoryTime::Share(1.0),
+    };
+    Ok(Question {
+        policies: parse_policies(&typed.policy).map_err(|why| format!("--policy = {}: {why}", typed.policy))?,
+        budgets: parse_budgets(&typed.fast).map_err(|why| format!("--fast = {}: {why}", typed.fast))?,
+        machine: Machine::by_name(&typed.machine).map_err(|e| format!("--machine = {}: {e}", typed.machine))?,
+        migration,
+        memory,
+        bound: !typed.no_bound,
     })
 }

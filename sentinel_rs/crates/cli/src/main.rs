@@ -6,9 +6,12 @@
 
 mod amount;
 mod args;
+mod bench;
+mod chart;
 mod check;
 mod planning;
 mod show;
+mod simulate;
 mod stats;
 mod table;
 
@@ -46,6 +49,20 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
             let step = trace::read(file)?;
             let stats = stats::Stats::of(&step, &profile::fold(&step)?);
             Ok(if json { print_json(&stats, out) } else { stats.print(out) }?)
+        }
+        Command::BenchPacking { data, traces, exact_limit } => bench::packing::run(&data, &traces, exact_limit, out),
+        Command::Sim { file, question, json, plot } => {
+            let name = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+            let workload = sim::Workload::of(&name, &trace::read(&file)?)?;
+            let report = simulate::Report::of(&workload, &question)?;
+            if let Some(plot) = plot {
+                let why = |error| anyhow::anyhow!("cannot write {}: {error}", plot.display());
+                std::fs::write(&plot, chart::svg(&report)).map_err(why)?;
+            }
+            Ok(if json { print_json(&report, out) } else { report.print(out) }?)
+        }
+        Command::BenchPolicies { data, published, results, brief } => {
+            bench::policies::run(&data, &published, &results, brief, out)
         }
         Command::Plan { file, fast, machine, json } => {
             let profile = profile::fold(&trace::read(file)?)?;

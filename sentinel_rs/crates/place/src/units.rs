@@ -144,6 +144,12 @@ impl UnitState {
         self.range.len() as u64
     }
 
+    /// Tensors that live there.
+    #[must_use]
+    pub fn live(&self) -> u32 {
+        self.load().live
+    }
+
     /// The tier it is in; `None` when nothing lives there.
     #[must_use]
     pub fn tier(&self) -> Option<Tier> {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod gap;
 mod hpca21;
 mod machine;
 mod pack;
@@ -13,9 +14,10 @@ mod plan;
 #[cfg(test)]
 mod testing;
 
+pub use gap::{gap, gap_choice, GapChoice, GapMove, GapProblem, GapTensor, GapUse, Way};
 pub use hpca21::hpca21;
 pub use machine::{Machine, MachineError, TierSpec};
-pub use pack::{pack, pack_ceil, Item, Packing, PACK_ALIGN_BYTES};
+pub use pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};
 pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, Slot, Unit, UnitHome};
 
 /// The policies that can be asked for by name.
@@ -23,6 +25,8 @@ pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, Slot, Unit, Uni
 pub enum Policy {
     /// The published Sentinel.
     Hpca21,
+    /// Sentinel's own: moves are decided per idle gap of each tensor.
+    Gap,
     /// Fast memory to whoever asks first, no moves.
     FirstTouch,
     /// Everything in fast memory, no budget: the ceiling.
@@ -33,8 +37,9 @@ pub enum Policy {
 
 impl Policy {
     /// Every policy with its name, in the order in which lists print them.
-    pub const NAMES: [(&'static str, Policy); 4] = [
+    pub const NAMES: [(&'static str, Policy); 5] = [
         ("hpca21", Policy::Hpca21),
+        ("gap", Policy::Gap),
         ("first_touch", Policy::FirstTouch),
         ("fast_only", Policy::FastOnly),
         ("slow_only", Policy::SlowOnly),

@@ -7,10 +7,12 @@ use trace::Tier;
 const LINE_BYTES: f64 = 64.0;
 
 /// The profiles that come with the program.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 5] = [
     ("optane", include_str!("../machines/optane.toml")),
     ("cxl", include_str!("../machines/cxl.toml")),
     ("hbm-ddr", include_str!("../machines/hbm-ddr.toml")),
+    ("swap-nvme", include_str!("../machines/swap-nvme.toml")),
+    ("hbm-ddr-cxl", include_str!("../machines/hbm-ddr-cxl.toml")),
 ];
 
 /// A machine's memory.
@@ -27,6 +29,9 @@ pub struct Machine {
     pub demote_gbps: f64,
     /// Cache lines that one thread keeps in flight.
     pub lines_in_flight_per_thread: f64,
+    /// Threads that the machine gives an op, for simulations of it; `None` when only the recorded count is known.
+    #[serde(default)]
+    pub threads: Option<u32>,
 }
 
 /// One tier.
@@ -39,8 +44,18 @@ pub struct TierSpec {
     pub read_gbps: f64,
     /// Write bandwidth of the whole tier, in 10^9 bytes per second.
     pub write_gbps: f64,
-    /// Latency of one load, in nanoseconds.
+    /// Latency of one access, in nanoseconds.
     pub latency_ns: f64,
+    /// Bytes that one access brings: a cache line, unless the tier is reached by page faults.
+    #[serde(default = "line_bytes")]
+    pub access_bytes: f64,
+    /// Accesses that one thread keeps in flight; `None` for the machine's `lines_in_flight_per_thread`.
+    #[serde(default)]
+    pub in_flight_per_thread: Option<f64>,
+}
+
+fn line_bytes() -> f64 {
+    LINE_BYTES
 }
 
 /// Why there is no such machine.
@@ -140,6 +155,9 @@ impl Machine {
             numbers.push((format!("tiers[{rank}].read_gbps"), tier.read_gbps));
             numbers.push((format!("tiers[{rank}].write_gbps"), tier.write_gbps));
             numbers.push((format!("tiers[{rank}].latency_ns"), tier.latency_ns));
+            numbers.push((format!("tiers[{rank}].access_bytes"), tier.access_bytes));
+            let in_flight = tier.in_flight_per_thread.unwrap_or(self.lines_in_flight_per_thread);
+            numbers.push((format!("tiers[{rank}].in_flight_per_thread"), in_flight));
         }
         match numbers.into_iter().find(|&(_, number)| !(number.is_finite() && number > 0.0)) {
             Some((field, number)) => Err(invalid(field, number.to_string(), "a finite number above 0")),
@@ -150,10 +168,10 @@ impl Machine {
     /// Time in nanoseconds that `threads` threads spend on moving these bytes to and from `tier`:
     ///
     /// `read_bytes / read_gbps + written_bytes / write_gbps
-    ///   + (read_bytes + written_bytes) / 64 * latency_ns / (lines_in_flight_per_thread * threads)`
+    ///   + (read_bytes + written_bytes) / access_bytes * latency_ns / (in_flight_per_thread * threads)`
     ///
-    /// Bytes over bandwidth plus accesses times latency over memory-level parallelism, where an access is one cache line:
-    /// the cost model of this project, after Ren et al., HPCA 2021 (doi 10.1109/HPCA51647.2021.00057). The sum is an
+    /// Bytes over bandwidth plus accesses times latency over memory-level parallelism, where an access is one cache line
+    /// unless the tier says otherwise: the cost model of this project, after Ren et al., HPCA 2021 (doi 10.1109/HPCA51647.2021.00057). The sum is an
     /// upper estimate, since latency and transfer overlap in part. A rank below the last tier counts as the last tier,
     /// no threads as one.
     #[must_use]
@@ -161,8 +179,9 @@ impl Machine {
         let spec = &self.tiers[usize::from(tier.0).min(self.tiers.len() - 1)];
         let (read, written) = (bytes_f64(read_bytes), bytes_f64(written_bytes));
         let transfer_ns = read / spec.read_gbps + written / spec.write_gbps;
-        let lines_in_flight = self.lines_in_flight_per_thread * f64::from(threads.max(1));
-        transfer_ns + (read + written) / LINE_BYTES * spec.latency_ns / lines_in_flight
+        let per_thread = spec.in_flight_per_thread.unwrap_or(self.lines_in_flight_per_thread);
+        let in_flight = per_thread * f64::from(threads.max(1));
+        transfer_ns + (read + written) / spec.access_bytes * spec.latency_ns / in_flight
     }
 }
 

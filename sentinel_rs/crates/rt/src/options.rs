@@ -341,7 +341,7 @@ fn fast_of(
     Ok(match policy {
         Policy::FastOnly => Some(FastBudget::Unlimited),
         Policy::SlowOnly => Some(FastBudget::Bytes(0)),
-        Policy::Hpca21 | Policy::FirstTouch => match (text, message.fast_bytes) {
+        Policy::Hpca21 | Policy::Gap | Policy::FirstTouch => match (text, message.fast_bytes) {
             (Some((fast, _)), _) => Some(fast),
             (None, 0) if share > 0.0 => Some(FastBudget::Fraction(share)),
             (None, 0) if !message.policy.is_empty() => {

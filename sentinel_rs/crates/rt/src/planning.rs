@@ -38,14 +38,18 @@ impl Runtime {
                 self.memory.budget.set_allowed(share_of(steps.peak_bytes, share));
             }
         }
-        if self.options.policy != Policy::Hpca21 {
-            return Phase::Unmanaged("its policy makes no plan");
-        }
+        let policy = match self.options.policy {
+            Policy::Hpca21 => plan::hpca21,
+            Policy::Gap => plan::gap,
+            Policy::FirstTouch | Policy::FastOnly | Policy::SlowOnly => {
+                return Phase::Unmanaged("its policy makes no plan");
+            }
+        };
         if profile.peak_live_bytes - profile.persistent_bytes < MIN_STEP_BYTES {
             return Phase::Unmanaged("it allocates too little");
         }
         let allowed = self.memory.budget.allowed();
-        match plan::hpca21(&profile, allowed, &self.machine) {
+        match policy(&profile, allowed, &self.machine) {
             Ok(plan) => self.bind(plan, &profile, &recording, allowed),
             Err(error) => {
                 self.lock_steps().advise(format!("sentinel: no plan: {error}"));

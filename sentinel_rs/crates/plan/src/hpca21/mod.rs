@@ -7,12 +7,12 @@
 
 mod intervals;
 mod ledger;
-mod pool;
+pub(crate) mod pool;
 mod schedule;
-mod units;
+pub(crate) mod units;
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +24,7 @@ use trace::{page_ceil, Tier, PAGE_BYTES};
 use units::Coallocation;
 
 /// The part of the budget that allocations without a planned address may take is at most the budget divided by this.
-const UNPLANNED_SHARE: u64 = 4;
+pub(crate) const UNPLANNED_SHARE: u64 = 4;
 
 /// Plans a step for `fast_budget_bytes` of fast memory.
 ///
@@ -79,7 +79,7 @@ pub fn hpca21(profile: &Profile, fast_budget_bytes: u64, machine: &Machine) -> R
 
 /// What allocations without a planned address would like to have: the profiled peak and a tenth more, because the number
 /// of blocks of a scratch kernel varies from step to step; what outlives the step; persistent buffers below a page.
-fn unplanned_want(profile: &Profile) -> u64 {
+pub(crate) fn unplanned_want(profile: &Profile) -> u64 {
     let stays = |class: Class, size_bytes: u64| match class {
         Class::Escaping => true,
         Class::Persistent => size_bytes < PAGE_BYTES,
@@ -90,7 +90,7 @@ fn unplanned_want(profile: &Profile) -> u64 {
 }
 
 /// One slot per buffer that has a key, sorted by key.
-fn slots(profile: &Profile, pool: &Pool, unit_places: &[Option<Place>]) -> Vec<Slot> {
+pub(crate) fn slots(profile: &Profile, pool: &Pool, unit_places: &[Option<Place>]) -> Vec<Slot> {
     let mut slots = Vec::new();
     for (index, buffer) in profile.buffers.iter().enumerate() {
         let Some(key) = buffer.key else { continue };

@@ -11,13 +11,13 @@ use trace::page_ceil;
 const APART_OPS: u32 = 48;
 
 /// Where short-lived buffers lie.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     /// By buffer index; `None` for buffers of other classes and for those that have no room.
-    pub(super) offsets: Vec<Option<u64>>,
+    pub(crate) offsets: Vec<Option<u64>>,
     /// By layer, whole pages from offset 0 in which the layer's buffers lie.
-    pub(super) extent_by_layer: Vec<u64>,
+    pub(crate) extent_by_layer: Vec<u64>,
     /// Extent of the pool if it had all the room it wants.
-    pub(super) whole_bytes: u64,
+    pub(crate) whole_bytes: u64,
 }
 
 impl Pool {
@@ -25,7 +25,7 @@ impl Pool {
     ///
     /// When there is too little room, buffers come in the order of their accesses per byte, so that what is left to slow
     /// memory is what is touched least for its size; the larger of equals comes last.
-    pub(super) fn pack(profile: &Profile, limit_bytes: u64) -> Pool {
+    pub(crate) fn pack(profile: &Profile, limit_bytes: u64) -> Pool {
         let short: Vec<usize> =
             (0..profile.buffers.len()).filter(|&index| profile.buffers[index].class == Class::ShortLived).collect();
         let order = HappensBefore::new(profile);

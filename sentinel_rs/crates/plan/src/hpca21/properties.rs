@@ -34,7 +34,7 @@ fn planned_fast_at(plan: &Plan, profile: &Profile, op: u32, unit_is_fast: &[bool
 
 /// Holds the plan to its budget in each layer, evictions counted until they are due, and at each op, moves counted when
 /// they are issued.
-fn check_budget(plan: &Plan, profile: &Profile) {
+pub(crate) fn check_budget(plan: &Plan, profile: &Profile) {
     let limit = plan.fast_budget_bytes - plan.unplanned_bytes;
     for (layer, bytes) in plan.fast_bytes_by_layer(profile).into_iter().enumerate() {
         assert!(bytes <= limit, "layer {layer}: {bytes} of {limit}");
@@ -57,7 +57,7 @@ fn check_budget(plan: &Plan, profile: &Profile) {
     }
 }
 
-fn check_arena(plan: &Plan, profile: &Profile) {
+pub(crate) fn check_arena(plan: &Plan, profile: &Profile) {
     let uses = plan.arena_uses(profile);
     for (index, a) in uses.iter().enumerate() {
         assert_eq!(a.offset_bytes % PACK_ALIGN_BYTES, 0);
@@ -89,14 +89,14 @@ fn check_arena(plan: &Plan, profile: &Profile) {
     assert_eq!(begin, plan.arena_bytes);
 }
 
-fn check_slots(plan: &Plan, profile: &Profile) {
+pub(crate) fn check_slots(plan: &Plan, profile: &Profile) {
     assert!(plan.slots.windows(2).all(|pair| pair[0].key < pair[1].key));
     let wanted = |class| matches!(class, Class::ShortLived | Class::LongLived | Class::Escaping);
     let keys: BTreeSet<_> = profile.buffers.iter().filter(|b| wanted(b.class)).map(|b| b.key.unwrap()).collect();
     assert_eq!(plan.slots.iter().map(|slot| slot.key).collect::<BTreeSet<_>>(), keys);
 }
 
-fn check_intervals(plan: &Plan, profile: &Profile) {
+pub(crate) fn check_intervals(plan: &Plan, profile: &Profile) {
     let mut next = 0;
     for interval in &plan.intervals {
         assert_eq!(interval.first_layer, next);

@@ -15,35 +15,35 @@ use std::collections::BTreeMap;
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// Units and who is in them.
-pub(super) struct Coallocation {
+pub(crate) struct Coallocation {
     /// Their birth tier is slow until the schedule says otherwise.
-    pub(super) units: Vec<Unit>,
+    pub(crate) units: Vec<Unit>,
     /// What the schedule needs of each unit.
-    pub(super) spans: Vec<Span>,
+    pub(crate) spans: Vec<Span>,
     /// By buffer index; `None` for buffers that are in no unit, and for persistent ones, whose address is not planned.
-    pub(super) places: Vec<Option<Place>>,
+    pub(crate) places: Vec<Option<Place>>,
 }
 
 /// When a unit exists and is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Span {
+pub(crate) struct Span {
     /// Whole pages.
-    pub(super) len_bytes: u64,
+    pub(crate) len_bytes: u64,
     /// Ascending layers of use; for a unit of the arena the first is that of its birth.
-    pub(super) layers: Vec<u32>,
+    pub(crate) layers: Vec<u32>,
     /// Accesses per step.
-    pub(super) accesses: u64,
+    pub(crate) accesses: u64,
     /// Exists across steps.
-    pub(super) persistent: bool,
+    pub(crate) persistent: bool,
     /// Last layer in which it is alive.
-    pub(super) death_layer: u32,
+    pub(crate) death_layer: u32,
 }
 
 /// Units in the order of their layer sets, then persistent buffers of at least a page, each a unit of its own.
 ///
 /// The published rules pack persistent tensors as well; here each already has its address, so each moves alone, and
 /// those below a page stay where they are.
-pub(super) fn coallocate(profile: &Profile, arena_begin: u64) -> Coallocation {
+pub(crate) fn coallocate(profile: &Profile, arena_begin: u64) -> Coallocation {
     let mut groups: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
     let mut persistent = Vec::new();
     for (index, buffer) in profile.buffers.iter().enumerate() {

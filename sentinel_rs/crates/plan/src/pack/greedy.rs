@@ -1,37 +1,7 @@
-//! Offsets for buffers whose lifetimes are known: strip packing of time against address, by greedy placement in several
-//! orders.
+//! Greedy placement in several orders, where a predicate says which items are in each other's way.
 
+use super::{pack_ceil, Item, Packing};
 use std::cmp::Reverse;
-
-/// Offsets and sizes are multiples of this: the grain in which addresses are claimed at run time, so that two buffers
-/// never share a grain.
-pub const PACK_ALIGN_BYTES: u64 = 512;
-
-/// `bytes` rounded up to `PACK_ALIGN_BYTES`.
-#[must_use]
-pub const fn pack_ceil(bytes: u64) -> u64 {
-    bytes.div_ceil(PACK_ALIGN_BYTES) * PACK_ALIGN_BYTES
-}
-
-/// Something that needs an address while it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// Length.
-    pub size_bytes: u64,
-    /// First op index at which it may be alive.
-    pub first_op: u32,
-    /// Last op index at which it may be alive; not below `first_op`.
-    pub last_op: u32,
-}
-
-/// Where items go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packing {
-    /// One offset per item, a multiple of `PACK_ALIGN_BYTES`.
-    pub offsets: Vec<u64>,
-    /// Largest end of an item, rounded up to `PACK_ALIGN_BYTES`.
-    pub height_bytes: u64,
-}
 
 /// Which gap between placed items an item takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -240,6 +210,7 @@ fn crowded_bytes(items: &[Item]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::PACK_ALIGN_BYTES;
     use super::*;
     use proptest::prelude::*;
 

@@ -1,0 +1,256 @@
+//! `sentinel sim`: every policy on one traced step, over a range of budgets, beside the lower bound.
+
+use std::io::{self, Write};
+
+use plan::Machine;
+use serde::Serialize;
+use sim::{gap_problem, lower_bound, BoundEffort, Costs, MemoryTime, Named, Setting, Workload};
+
+use crate::amount::{Budget, Bytes};
+use crate::table::{Align, Table};
+
+/// How fast moves are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Migration {
+    /// As the machine profile says, in GB/s of the machine.
+    AsMachine,
+    /// These GB/s in both directions.
+    Gbps(f64),
+    /// So many peaks per direction in one all-fast step.
+    MHat(f64),
+}
+
+impl Migration {
+    /// The setting for a budget.
+    pub fn setting(self, workload: &Workload, costs: &Costs, machine: &Machine, fast_bytes: u64) -> Setting {
+        match self {
+            Migration::MHat(m_hat) => Setting::with_m_hat(workload, fast_bytes, m_hat),
+            Migration::Gbps(gbps) => Setting::with_gbps(costs, fast_bytes, gbps, gbps),
+            Migration::AsMachine => Setting::with_gbps(costs, fast_bytes, machine.promote_gbps, machine.demote_gbps),
+        }
+    }
+}
+
+/// What is to be run.
+pub struct Question {
+    /// In the order in which they are printed.
+    pub policies: Vec<Named>,
+    /// Ascending.
+    pub budgets: Vec<Budget>,
+    /// Tiers.
+    pub machine: Machine,
+    /// Speed of moves.
+    pub migration: Migration,
+    /// How much of the step is memory time.
+    pub memory: MemoryTime,
+    /// Whether the lower bound is worked out.
+    pub bound: bool,
+}
+
+/// Results. The field names are the keys of the JSON object.
+#[derive(Serialize)]
+pub struct Report {
+    pub workload: String,
+    pub machine: String,
+    pub peak_live_bytes: u64,
+    /// All-fast time of the recorded step.
+    pub step_ns: f64,
+    pub memory_share: f64,
+    pub slow_over_fast: f64,
+    pub m_hat: f64,
+    pub points: Vec<Point>,
+}
+
+/// Results at one budget.
+#[derive(Serialize)]
+pub struct Point {
+    pub fast_bytes: u64,
+    pub fast_share: f64,
+    /// The most that any policy could reach.
+    pub bound: Option<f64>,
+    pub results: Vec<PolicyResult>,
+}
+
+/// One policy at one budget.
+#[derive(Serialize)]
+pub struct PolicyResult {
+    pub policy: &'static str,
+    /// Throughput relative to all-fast; `None` when it cannot run.
+    pub throughput: Option<f64>,
+    /// Why it cannot run.
+    pub infeasible: Option<String>,
+    pub stall_ns: f64,
+    pub promoted_bytes: u64,
+    pub demoted_bytes: u64,
+    pub overflow_bytes: u64,
+    /// Two steps in a row were the same.
+    pub settled: bool,
+}
+
+impl Report {
+    /// Runs everything.
+    pub fn of(workload: &Workload, question: &Question) -> anyhow::Result<Report> {
+        let costs = Costs::new(workload, &question.machine, question.memory)?;
+        let slowest = trace::Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
+        let peak = workload.profile.peak_live_bytes;
+        let mut m_hat = 0.0;
+        let mut points = Vec::new();
+        for budget in &question.budgets {
+            let fast_bytes = budget.bytes_of(peak);
+            let setting = question.migration.setting(workload, &costs, &question.machine, fast_bytes);
+            m_hat = setting.m_hat(workload);
+            let result = |&policy: &Named| one(policy, workload, &costs, &setting, &question.machine);
+            points.push(Point {
+                fast_bytes,
+                fast_share: fast_bytes as f64 / peak.max(1) as f64,
+                bound: question.bound.then(|| bound(workload, &costs, &setting)),
+                results: question.policies.iter().map(result).collect::<anyhow::Result<_>>()?,
+            });
+        }
+        Ok(Report {
+            workload: workload.name.clone(),
+            machine: question.machine.name.clone(),
+            peak_live_bytes: peak,
+            step_ns: workload.step_ns,
+            memory_share: costs.memory_share,
+            slow_over_fast: costs.step_in_tier_ns(workload, slowest) / workload.step_ns.max(1.0),
+            m_hat,
+            points,
+        })
+    }
+
+    /// For people: a row per budget, a column per policy.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "workload      {}, peak live {}", self.workload, Bytes(self.peak_live_bytes))?;
+        writeln!(out, "machine       {}, slow-only {:.2} times slower", self.machine, self.slow_over_fast)?;
+        writeln!(out, "memory share  {:.0}% of the all-fast step", self.memory_share * 100.0)?;
+        writeln!(out, "migration     m̂ = {:.2} peaks per all-fast step and direction", self.m_hat)?;
+        writeln!(
+            out,
+            "throughput relative to all-fast; * marks runs whose steps never became equal (mean of the last)\n"
+        )?;
+        let mut columns = vec![("fast", Align::Right)];
+        let with_bound = self.points.iter().any(|point| point.bound.is_some());
+        if with_bound {
+            columns.push(("bound", Align::Right));
+        }
+        let names = self.points.first().map(|point| point.results.iter().map(|r| r.policy).collect::<Vec<_>>());
+        columns.extend(names.unwrap_or_default().into_iter().map(|name| (name, Align::Right)));
+        let mut table = Table::new(&columns);
+        for point in &self.points {
+            let mut row = vec![format!("{:.1}%", point.fast_share * 100.0)];
+            row.extend(point.bound.map(|bound| format!("{bound:.3}")));
+            row.extend(point.results.iter().map(PolicyResult::cell));
+            table.push(row);
+        }
+        table.print(out)
+    }
+}
+
+impl PolicyResult {
+    fn cell(&self) -> String {
+        match (self.throughput, &self.infeasible) {
+            (Some(throughput), _) => format!("{throughput:.3}{}", if self.settled { "" } else { "*" }),
+            (None, Some(why)) => why.clone(),
+            (None, None) => "-".to_owned(),
+        }
+    }
+}
+
+/// The most that any policy could reach.
+pub fn bound(workload: &Workload, costs: &Costs, setting: &Setting) -> f64 {
+    let (problem, _) = gap_problem(workload, costs, setting, u64::MAX);
+    (workload.step_ns / lower_bound(&problem, BoundEffort::default()).step_ns).min(1.0)
+}
+
+/// One policy at one budget. A policy that breaks its budget is an error; one that cannot run says so.
+pub fn one(
+    policy: Named,
+    workload: &Workload,
+    costs: &Costs,
+    setting: &Setting,
+    machine: &Machine,
+) -> anyhow::Result<PolicyResult> {
+    let empty = PolicyResult {
+        policy: policy.name(),
+        throughput: None,
+        infeasible: None,
+        stall_ns: 0.0,
+        promoted_bytes: 0,
+        demoted_bytes: 0,
+        overflow_bytes: 0,
+        settled: true,
+    };
+    match policy.run(workload, costs, setting, machine) {
+        Ok(outcome) => Ok(PolicyResult {
+            throughput: Some(outcome.relative(workload.step_ns)),
+            stall_ns: outcome.sums.stall_ns,
+            promoted_bytes: outcome.sums.promoted_bytes,
+            demoted_bytes: outcome.sums.demoted_bytes,
+            overflow_bytes: outcome.sums.overflow_bytes,
+            settled: outcome.settled,
+            ..empty
+        }),
+        Err(error @ sim::SimError::Infeasible { .. }) => {
+            Ok(PolicyResult { infeasible: Some(error.to_string()), ..empty })
+        }
+        Err(error) => Err(anyhow::anyhow!("policy {}: {error}", policy.name())),
+    }
+}
+
+/// Policies by name, separated by commas; `all` for all of them.
+pub fn parse_policies(text: &str) -> Result<Vec<Named>, String> {
+    if text == "all" {
+        return Ok(Named::ALL.iter().map(|&(_, named)| named).collect());
+    }
+    let known = || Named::ALL.iter().map(|&(name, _)| name).collect::<Vec<_>>().join(", ");
+    text.split(',')
+        .map(|name| {
+            Named::by_name(name).ok_or_else(|| format!("unknown policy {name:?}: accepted are all, {}", known()))
+        })
+        .collect()
+}
+
+/// Budgets separated by commas, or a range `5%..100%` in steps of five percentage points.
+pub fn parse_budgets(text: &str) -> Result<Vec<Budget>, String> {
+    const STEP: u32 = 50_000;
+    let one = |text: &str| text.parse::<Budget>().map_err(str::to_owned);
+    let Some((from, to)) = text.split_once("..") else { return text.split(',').map(one).collect() };
+    match (one(from)?, one(to)?) {
+        (Budget::Share(from), Budget::Share(to)) if from <= to => {
+            let inner = (from / STEP + 1..).map(|step| step * STEP).take_while(|&share| share < to);
+            let mut shares: Vec<u32> = std::iter::once(from).chain(inner).collect();
+            if to > from {
+                shares.push(to);
+            }
+            Ok(shares.into_iter().map(Budget::Share).collect())
+        }
+        _ => Err("a range is two shares, the smaller first, such as 5%..100%".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_goes_in_steps_of_five_points_and_keeps_its_ends() {
+        let shares = |text: &str| -> Vec<u32> {
+            let of = |budget: Budget| if let Budget::Share(share) = budget { share / 10_000 } else { 0 };
+            parse_budgets(text).unwrap().into_iter().map(of).collect()
+        };
+        assert_eq!(shares("5%..20%"), [5, 10, 15, 20]);
+        assert_eq!(shares("3%..11%"), [3, 5, 10, 11]);
+        assert_eq!(shares("7%..7%"), [7]);
+        assert_eq!(shares("20%,10%"), [20, 10]);
+        assert!(parse_budgets("20%..10%").is_err());
+        assert!(parse_budgets("1G..2G").is_err());
+    }
+
+    #[test]
+    fn policies_are_known_by_name() {
+        assert_eq!(parse_policies("all").unwrap().len(), Named::ALL.len());
+        assert_eq!(parse_policies("ial,hpca21").unwrap(), [Named::Ial, Named::Hpca21]);
+        assert!(parse_policies("ial,lru").unwrap_err().contains("\"lru\""));
+    }
+}

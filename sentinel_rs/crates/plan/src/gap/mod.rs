@@ -1,0 +1,95 @@
+//! The policy `gap`: for each idle gap of each tensor between two uses, whether the tensor stays, leaves, comes or bounces.
+//!
+//! May use the profile and the vocabulary of plans; must not know how a plan is carried out.
+
+mod layered;
+mod prices;
+mod problem;
+mod replay;
+mod room;
+mod route;
+mod search;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use layered::gap;
+pub use problem::{GapProblem, GapTensor, GapUse};
+pub use state::Way;
+
+use replay::Stage;
+use search::Search;
+
+/// A move that the search decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapMove {
+    /// Index into `GapProblem::tensors`.
+    pub tensor: u32,
+    /// Direction.
+    pub way: Way,
+    /// Op during which it begins to travel, in the search's account.
+    pub first_op: u32,
+    /// Op during which it arrives, in the search's account; below `first_op` when that is in the next step.
+    pub last_op: u32,
+    /// Op at whose begin it must have arrived: the next use of a promoted tensor, and the op after `last_op` otherwise.
+    pub due_op: u32,
+}
+
+/// What the search decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GapChoice {
+    /// Per tensor, whether it begins in fast memory: at its birth, or for a persistent one at the begin of op 0.
+    pub born_fast: Vec<bool>,
+    /// Moves by the op during which they begin.
+    pub moves: Vec<GapMove>,
+    /// An op whose newborn find no room waits for moves out of fast memory that are under way.
+    pub waits_for_room: bool,
+    /// Time of the step when the moves are carried out one after the other, in nanoseconds.
+    pub step_ns: f64,
+}
+
+/// Turns per track: each finds prices, assigns every tensor, and carries the result out.
+const TURNS: u32 = 6;
+
+/// Per track, the part of what was seen in the next assumption about op times; the rest is the account's own. With 1 the
+/// search counts on the time that delays give it, which pays when moves are plenty and hurts when they are scarce.
+const TRACKS: [f64; 2] = [1.0, 0.5];
+
+/// Looks for a good choice.
+///
+/// How long ops take depends on the choice, and how much can travel beside them depends on how long they take. So the
+/// search takes turns: it assumes times, assigns, carries the assignment out, and moves the assumption towards what it
+/// saw. The best that was seen is the result.
+#[must_use]
+pub fn gap_choice(problem: &GapProblem) -> GapChoice {
+    let stage = Stage::new(problem);
+    let mut best = stage.seen(Search::new(problem, &problem.base_ns).choice()).0;
+    for trust in TRACKS {
+        let mut clock_ns = problem.base_ns.clone();
+        for turn in 0..TURNS {
+            let mut search = Search::new(problem, &clock_ns);
+            search.assign(&clock_ns);
+            let (choice, seen_ns) = stage.seen(search.choice());
+            if choice.step_ns < best.step_ns {
+                best = choice;
+            }
+            let account_ns = search.state.op_times();
+            for ((clock, seen), account) in clock_ns.iter_mut().zip(seen_ns).zip(account_ns) {
+                let time = trust * seen + (1.0 - trust) * account;
+                *clock += (time - *clock) / (1.5 + f64::from(turn));
+            }
+        }
+    }
+    best
+}
+
+impl Stage<'_> {
+    /// The choice with its time when it is carried out, and the time of each op then.
+    fn seen(&self, choice: GapChoice) -> (GapChoice, Vec<f64>) {
+        let hasty = self.replay(&choice, false);
+        let patient = self.replay(&choice, true);
+        let waits_for_room = patient.step_ns < hasty.step_ns;
+        let step_ns = patient.step_ns.min(hasty.step_ns);
+        (GapChoice { waits_for_room, step_ns, ..choice }, hasty.op_ns)
+    }
+}

@@ -1,0 +1,109 @@
+//! The search: tensors take their best routes one after the other, again and again, while that shortens the step.
+
+use super::prices::Prices;
+use super::problem::GapProblem;
+use super::route::{stops, Route, Router, Stop};
+use super::state::{State, Taken, Way};
+use super::{GapChoice, GapMove};
+
+/// Rounds at prices; rounds in which whatever is free may be taken.
+const PRICED_ROUNDS: u32 = 2;
+const FREE_ROUNDS: u32 = 2;
+
+/// A complete assignment and its account.
+pub(super) struct Search<'a> {
+    pub(super) state: State<'a>,
+    pub(super) stops: Vec<Vec<Stop>>,
+    pub(super) taken: Vec<Taken>,
+}
+
+impl<'a> Search<'a> {
+    /// Everything slow; ops offer bandwidth for `clock_ns` of their time.
+    pub(super) fn new(problem: &'a GapProblem, clock_ns: &[f64]) -> Search<'a> {
+        let mut state = State::new(problem, clock_ns);
+        let stops: Vec<Vec<Stop>> = problem.tensors.iter().map(stops).collect();
+        let mut taken = Vec::with_capacity(stops.len());
+        for (tensor, stops) in problem.tensors.iter().zip(&stops) {
+            let slow = Router { state: &state, prices: None }.slow(stops).taken;
+            state.book(tensor.size_bytes, &slow, false);
+            taken.push(slow);
+        }
+        Search { state, stops, taken }
+    }
+
+    /// Time of the step.
+    pub(super) fn total_ns(&self) -> f64 {
+        self.state.op_times().iter().sum()
+    }
+
+    /// Every tensor takes its best route, first at prices that leave room for those that come later, then as it stands.
+    pub(super) fn assign(&mut self, clock_ns: &[f64]) {
+        let prices = Prices::find(self.state.problem, &self.stops, clock_ns);
+        let order = self.dearest_first(&prices);
+        for round in 0..PRICED_ROUNDS + FREE_ROUNDS {
+            let prices = (round < PRICED_ROUNDS).then_some(&prices);
+            for &index in &order {
+                self.reroute(index, prices);
+            }
+        }
+    }
+
+    /// One tensor leaves and comes back by its best route.
+    fn reroute(&mut self, index: usize, prices: Option<&Prices>) {
+        let tensor = &self.state.problem.tensors[index];
+        self.state.book(tensor.size_bytes, &self.taken[index], true);
+        let Route { taken, .. } = Router { state: &self.state, prices }.best(tensor, &self.stops[index]);
+        self.state.book(tensor.size_bytes, &taken, false);
+        self.taken[index] = taken;
+    }
+
+    /// Tensors by what their best route saves over being slow, against what the route's resources are worth, the best first.
+    pub(super) fn dearest_first(&self, prices: &Prices) -> Vec<usize> {
+        let mut order: Vec<(f64, usize)> = Vec::with_capacity(self.stops.len());
+        let empty = State::new(self.state.problem, &self.state.problem.base_ns);
+        for (index, tensor) in self.state.problem.tensors.iter().enumerate() {
+            let slow: f64 = self.stops[index].iter().map(|stop| stop.slow_ns).sum();
+            let best = Router { state: &empty, prices: Some(prices) }.best(tensor, &self.stops[index]);
+            order.push((best.cost / slow.max(1e-9), index));
+        }
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        order.into_iter().map(|(_, index)| index).collect()
+    }
+}
+
+impl Search<'_> {
+    /// The assignment as births and moves.
+    pub(super) fn choice(&self) -> GapChoice {
+        let ops = self.state.ops();
+        let wrap = |position: usize| u32::try_from(position % ops).unwrap_or(u32::MAX);
+        let mut born_fast = Vec::with_capacity(self.taken.len());
+        let mut moves = Vec::new();
+        for (index, (tensor, taken)) in self.state.problem.tensors.iter().zip(&self.taken).enumerate() {
+            let begin = if tensor.persistent { ops } else { tensor.birth_op as usize };
+            let holds =
+                |range: &std::ops::Range<usize>| range.contains(&begin) || tensor.persistent && range.start == 0;
+            // A promotion that begins a stretch has not arrived at its begin.
+            let comes = taken.transfers.iter().any(|t| t.way == Way::In && (t.first()..=t.last()).contains(&begin));
+            born_fast.push(taken.fast.iter().any(holds) && !comes);
+            for transfer in &taken.transfers {
+                let due = match transfer.way {
+                    Way::Out => transfer.last() + 1,
+                    Way::In => taken.fast.iter().find(|range| range.contains(&transfer.last())).map_or(0, |range| {
+                        let next = self.stops[index].iter().map(|stop| stop.op as usize);
+                        let later = next.clone().chain(next.map(|op| op + ops)).find(|&op| op > transfer.last());
+                        later.unwrap_or(range.end)
+                    }),
+                };
+                moves.push(GapMove {
+                    tensor: u32::try_from(index).unwrap_or(u32::MAX),
+                    way: transfer.way,
+                    first_op: wrap(transfer.first()),
+                    last_op: wrap(transfer.last()),
+                    due_op: wrap(due),
+                });
+            }
+        }
+        moves.sort_by_key(|step| (step.first_op, step.last_op, step.tensor));
+        GapChoice { born_fast, moves, waits_for_room: false, step_ns: self.total_ns() }
+    }
+}

@@ -1,0 +1,311 @@
+//! The cost model that the simulator, the planner and the lower bound share; `docs/policy.md`, section Model, says why.
+//!
+//! Time is counted in nanoseconds of the *recording*. A recording machine is not the machine that is simulated, so one
+//! number per workload, the time scale κ, says how many recorded nanoseconds one nanosecond of the simulated machine is.
+
+use crate::workload::{to_f64, Workload};
+use plan::Machine;
+use trace::Tier;
+
+/// Migration takes at most this part of a device's time from an op that wants it: two clients share evenly.
+pub const MIGRATION_SHARE_MAX: f64 = 0.5;
+
+/// The one free number of a workload on a machine: how much of its time is memory time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MemoryTime {
+    /// This share of the all-fast step is memory time, 0 to 1.
+    Share(f64),
+    /// The share that makes everything in the slowest tier this many times slower than everything in the fastest.
+    SlowRatio(f64),
+    /// Recorded nanoseconds per nanosecond of the machine.
+    Scale(f64),
+    /// As the emulated slow tier of the live runtime does it: the machine's memory time as it is, with the threads of the
+    /// recording; an op lasts until its memory time is over, and moves do not slow it down.
+    Emulated,
+}
+
+/// Why a workload has no such memory time.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum ModelError {
+    /// No share of memory time gives so slow a slow tier.
+    #[error("slow-only ÷ fast-only = {wanted}: this machine gives this step at most {most:.3}")]
+    Beyond {
+        /// What was asked for.
+        wanted: f64,
+        /// What the machine gives when every op is memory-bound.
+        most: f64,
+    },
+}
+
+/// Time per byte in one tier, in nanoseconds of the machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TierCost {
+    /// An op's waiting per byte read: transfer and latency.
+    pub read_ns: f64,
+    /// An op's waiting per byte written.
+    pub write_ns: f64,
+    /// The device's time per byte read: transfer only.
+    pub busy_read_ns: f64,
+    /// The device's time per byte written.
+    pub busy_write_ns: f64,
+}
+
+/// What an op costs beyond its all-fast time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpCost {
+    /// All-fast time.
+    pub base_ns: f64,
+    /// Recorded nanoseconds per nanosecond of the machine's memory time, at most κ.
+    pub scale: f64,
+    /// Memory time that hides behind compute: this much extra memory time is free.
+    pub slack_ns: f64,
+}
+
+/// The model of one workload on one machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Costs {
+    /// By tier rank.
+    pub tiers: Vec<TierCost>,
+    /// By op index.
+    pub ops: Vec<OpCost>,
+    /// Recorded nanoseconds per nanosecond of the machine, averaged over memory time: what turns GB/s into bytes per
+    /// recorded nanosecond.
+    pub time_scale: f64,
+    /// Share of the all-fast step that is memory time.
+    pub memory_share: f64,
+    /// Whether migration slows ops down.
+    pub contends: bool,
+}
+
+/// What an op's accesses ask of the tiers, given where its buffers are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Demand {
+    /// Extra waiting over all-fast, in recorded nanoseconds.
+    pub extra_ns: f64,
+    /// Device time by tier rank, in recorded nanoseconds.
+    pub busy_ns: Vec<f64>,
+}
+
+/// Budget and migration speed: what a run varies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Bytes that may be in each tier but the last, by rank; the first is the fast budget.
+    pub budget_bytes: Vec<u64>,
+    /// Speed of moves towards faster tiers, in bytes per recorded nanosecond.
+    pub promote_rate: f64,
+    /// Speed of moves towards slower tiers, in bytes per recorded nanosecond.
+    pub demote_rate: f64,
+}
+
+impl Costs {
+    /// The model of `workload` on `machine`.
+    ///
+    /// # Errors
+    /// When a ratio is asked for that the machine cannot give this workload.
+    pub fn new(workload: &Workload, machine: &Machine, memory: MemoryTime) -> Result<Costs, ModelError> {
+        let emulated = memory == MemoryTime::Emulated;
+        let threads = machine.threads.filter(|_| !emulated).unwrap_or(workload.threads);
+        let tiers = tier_costs(machine, threads);
+        let memory_ns = |cost: &TierCost| -> Vec<f64> {
+            let per_op = |op: &crate::OpUse| {
+                op.uses
+                    .iter()
+                    .map(|u| to_f64(u.read_bytes) * cost.read_ns + to_f64(u.written_bytes) * cost.write_ns)
+                    .sum()
+            };
+            workload.ops.iter().map(per_op).collect()
+        };
+        let fast = memory_ns(&tiers[0]);
+        let slow = memory_ns(&tiers[tiers.len() - 1]);
+        let base: Vec<f64> = workload.ops.iter().map(|op| op.base_ns).collect();
+        let kappa = match memory {
+            MemoryTime::Scale(kappa) => kappa,
+            MemoryTime::Emulated => 1.0,
+            MemoryTime::Share(share) if share >= 1.0 => f64::INFINITY,
+            MemoryTime::Share(share) => solve(|kappa| memory_share(&base, &fast, kappa), share),
+            MemoryTime::SlowRatio(wanted) => {
+                let most = slow_ratio(&base, &fast, &slow, f64::INFINITY);
+                if wanted > most {
+                    return Err(ModelError::Beyond { wanted, most });
+                }
+                solve(|kappa| slow_ratio(&base, &fast, &slow, kappa), wanted)
+            }
+        };
+        let ops: Vec<OpCost> = base
+            .iter()
+            .zip(&fast)
+            .map(|(&base_ns, &fast_ns)| {
+                let scale = if emulated { kappa } else { scale_of(base_ns, fast_ns, kappa) };
+                let slack_ns = (base_ns - scale * fast_ns).max(0.0);
+                OpCost { base_ns, scale, slack_ns }
+            })
+            .collect();
+        let total: f64 = fast.iter().sum();
+        let scaled: f64 = ops.iter().zip(&fast).map(|(op, &fast_ns)| op.scale * fast_ns).sum();
+        let time_scale = if total > 0.0 && scaled > 0.0 { scaled / total } else { 1.0 };
+        let memory_share = if workload.step_ns > 0.0 { scaled / workload.step_ns } else { 0.0 };
+        Ok(Costs { tiers, ops, time_scale, memory_share, contends: !emulated })
+    }
+
+    /// Extra recorded nanoseconds per byte that op `op` reads from `tier` instead of the fastest.
+    #[must_use]
+    pub fn extra_read_ns(&self, op: usize, tier: Tier) -> f64 {
+        self.ops[op].scale * (self.tier(tier).read_ns - self.tiers[0].read_ns)
+    }
+
+    /// Extra recorded nanoseconds per byte that op `op` writes to `tier` instead of the fastest.
+    #[must_use]
+    pub fn extra_write_ns(&self, op: usize, tier: Tier) -> f64 {
+        self.ops[op].scale * (self.tier(tier).write_ns - self.tiers[0].write_ns)
+    }
+
+    /// Costs of a tier; a rank below the last counts as the last.
+    #[must_use]
+    pub fn tier(&self, tier: Tier) -> TierCost {
+        self.tiers[usize::from(tier.0).min(self.tiers.len() - 1)]
+    }
+
+    /// Nothing asked for yet.
+    #[must_use]
+    pub fn no_demand(&self) -> Demand {
+        Demand { extra_ns: 0.0, busy_ns: vec![0.0; self.tiers.len()] }
+    }
+
+    /// Adds bytes that op `op` reads and writes in `tier` to its demand.
+    pub fn add(&self, demand: &mut Demand, op: usize, tier: Tier, read_bytes: f64, written_bytes: f64) {
+        let cost = self.tier(tier);
+        demand.extra_ns += read_bytes * self.extra_read_ns(op, tier) + written_bytes * self.extra_write_ns(op, tier);
+        let rank = usize::from(tier.0).min(self.tiers.len() - 1);
+        demand.busy_ns[rank] +=
+            self.ops[op].scale * (read_bytes * cost.busy_read_ns + written_bytes * cost.busy_write_ns);
+    }
+
+    /// Time of op `op` with these demands while migration takes `taken[tier]` of each device's time:
+    /// `max(base + max(0, extra - slack), max over tiers of busy / (1 - min(taken, 1/2)))`, and never below the base.
+    #[must_use]
+    pub fn op_time_ns(&self, op: usize, demand: &Demand, taken: &[f64]) -> f64 {
+        let cost = self.ops[op];
+        let alone = cost.base_ns + (demand.extra_ns - cost.slack_ns).max(0.0);
+        let devices = demand.busy_ns.iter().zip(taken).map(|(&busy, &share)| {
+            if share > 0.0 && self.contends {
+                busy / (1.0 - share.min(MIGRATION_SHARE_MAX))
+            } else {
+                0.0
+            }
+        });
+        devices.fold(alone, f64::max)
+    }
+
+    /// Part of each device's time that a move of `rate` bytes per recorded nanosecond takes, added to `taken`.
+    pub fn add_move(&self, taken: &mut [f64], rate: f64, from: Tier, to: Tier) {
+        let (from, to) = (usize::from(from.0), usize::from(to.0));
+        taken[from] += rate * self.tiers[from].busy_read_ns * self.time_scale;
+        taken[to] += rate * self.tiers[to].busy_write_ns * self.time_scale;
+    }
+
+    /// Time of a step with everything in one tier, without migration.
+    #[must_use]
+    pub fn step_in_tier_ns(&self, workload: &Workload, tier: Tier) -> f64 {
+        let idle = vec![0.0; self.tiers.len()];
+        let per_op = |(index, op): (usize, &crate::OpUse)| {
+            let mut demand = self.no_demand();
+            for u in &op.uses {
+                self.add(&mut demand, index, tier, to_f64(u.read_bytes), to_f64(u.written_bytes));
+            }
+            self.op_time_ns(index, &demand, &idle)
+        };
+        workload.ops.iter().enumerate().map(per_op).sum()
+    }
+}
+
+impl Setting {
+    /// A fast budget, and migration that can move `m_hat` times the step's peak per direction in one all-fast step.
+    #[must_use]
+    pub fn with_m_hat(workload: &Workload, fast_budget_bytes: u64, m_hat: f64) -> Setting {
+        let rate = m_hat * to_f64(workload.profile.peak_live_bytes) / workload.step_ns.max(1.0);
+        Setting { budget_bytes: vec![fast_budget_bytes], promote_rate: rate, demote_rate: rate }
+    }
+
+    /// A fast budget, and migration at these 10^9 bytes per second of the simulated machine.
+    #[must_use]
+    pub fn with_gbps(costs: &Costs, fast_budget_bytes: u64, promote_gbps: f64, demote_gbps: f64) -> Setting {
+        Setting {
+            budget_bytes: vec![fast_budget_bytes],
+            promote_rate: promote_gbps / costs.time_scale,
+            demote_rate: demote_gbps / costs.time_scale,
+        }
+    }
+
+    /// Bytes that may be in the fastest tier.
+    #[must_use]
+    pub fn fast_budget_bytes(&self) -> u64 {
+        self.budget_bytes[0]
+    }
+
+    /// m̂ of the slower direction: migration rate × all-fast step time ÷ peak.
+    #[must_use]
+    pub fn m_hat(&self, workload: &Workload) -> f64 {
+        let peak = to_f64(workload.profile.peak_live_bytes).max(1.0);
+        self.promote_rate.min(self.demote_rate) * workload.step_ns / peak
+    }
+
+    /// The machine whose migration speed is this setting's, for planners that count in recorded nanoseconds.
+    #[must_use]
+    pub fn machine_for_planning(&self, machine: &Machine) -> Machine {
+        Machine { promote_gbps: self.promote_rate, demote_gbps: self.demote_rate, ..machine.clone() }
+    }
+}
+
+fn tier_costs(machine: &Machine, threads: u32) -> Vec<TierCost> {
+    let ranks = (0..machine.tiers.len()).map(|rank| Tier(u8::try_from(rank).unwrap_or(u8::MAX)));
+    let per_byte = |tier: Tier, read: u64, write: u64| {
+        // Per mebibyte, so that the whole formula stays in one place.
+        machine.memory_time_ns(tier, read << 20, write << 20, threads) / to_f64(1 << 20)
+    };
+    ranks
+        .zip(&machine.tiers)
+        .map(|(tier, spec)| TierCost {
+            read_ns: per_byte(tier, 1, 0),
+            write_ns: per_byte(tier, 0, 1),
+            busy_read_ns: 1.0 / spec.read_gbps,
+            busy_write_ns: 1.0 / spec.write_gbps,
+        })
+        .collect()
+}
+
+/// κ, but never so much that memory time exceeds the op's time.
+fn scale_of(base_ns: f64, fast_ns: f64, kappa: f64) -> f64 {
+    if fast_ns > 0.0 {
+        kappa.min(base_ns / fast_ns)
+    } else {
+        0.0
+    }
+}
+
+fn memory_share(base: &[f64], fast: &[f64], kappa: f64) -> f64 {
+    let memory: f64 = base.iter().zip(fast).map(|(&b, &f)| scale_of(b, f, kappa) * f).sum();
+    memory / base.iter().sum::<f64>().max(1.0)
+}
+
+fn slow_ratio(base: &[f64], fast: &[f64], slow: &[f64], kappa: f64) -> f64 {
+    let ops = base.iter().zip(fast).zip(slow);
+    let time: f64 = ops.map(|((&b, &f), &s)| b.max(scale_of(b, f, kappa) * s)).sum();
+    time / base.iter().sum::<f64>().max(1.0)
+}
+
+/// The κ at which a rising function has this value, by bisection of its logarithm's range in fixed steps.
+fn solve(value: impl Fn(f64) -> f64, wanted: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    while value(high) < wanted && high < 1e18 {
+        high *= 2.0;
+    }
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        if value(middle) < wanted {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
