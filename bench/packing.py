@@ -1,4 +1,4 @@
-"""Packing of published instances and recorded steps: builds the command-line tool and runs `sentinel bench packing` with the given options."""
+"""Packing of published instances and recorded steps: builds the tool and runs `bench packing`."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ MANIFEST = ROOT / "sentinel_rs" / "Cargo.toml"
 
 
 def main():
+    """Passes this script's arguments on and returns the tool's exit code."""
     cargo = ["cargo", "run", "--quiet", "--release", "--locked", "--manifest-path", str(MANIFEST)]
     command = cargo + ["--package", "cli", "--", "bench", "packing"] + sys.argv[1:]
     return subprocess.call(command, cwd=str(ROOT))
