@@ -1,7 +1,7 @@
 //! A plan at an address: the slots an allocation is looked up in, without a lock and without a hash.
 
 use crate::{Budget, ClaimMap, Entered, PageTiers, UnitState};
-use plan::{Place, Plan, Slot, UnitHome};
+use plan::{KernelRole, Place, Plan, Slot, UnitHome};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 use trace::Tier;
@@ -55,17 +55,6 @@ pub struct Arena {
     seats: Vec<u64>,
     owners: Vec<AtomicU32>,
     units: Vec<Arc<UnitState>>,
-}
-
-/// A kernel's part in a step, as the runtime must know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelRole {
-    /// The kernel's number.
-    pub kernel: u32,
-    /// Layer of its first execution.
-    pub layer: u32,
-    /// Temporaries up to this size are left to the heap of small blocks; 0 for none.
-    pub scratch_max_bytes: u64,
 }
 
 impl Arena {

@@ -13,7 +13,7 @@ mod pages;
 mod tiers;
 mod units;
 
-pub use arena::{Arena, KernelRole, Taken};
+pub use arena::{Arena, Taken};
 pub use budget::Budget;
 pub use claims::{ClaimMap, GRANULE_BYTES};
 pub use heap::Heap;

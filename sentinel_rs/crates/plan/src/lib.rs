@@ -11,6 +11,7 @@ mod hpca21;
 mod machine;
 mod pack;
 mod plan;
+mod roles;
 #[cfg(test)]
 mod testing;
 
@@ -19,6 +20,7 @@ pub use hpca21::hpca21;
 pub use machine::{Machine, MachineError, TierSpec};
 pub use pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};
 pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, Slot, Unit, UnitHome};
+pub use roles::{kernel_roles, KernelRole};
 
 /// The policies that can be asked for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -182,7 +182,12 @@ fn serve(direction: &Direction, other: &Direction, to: Tier, memory: &Memory, co
                 queue.starved = false;
                 queue.travelling = Some(job.clone());
                 drop(queue);
-                let arrived = carry(&job, ticket, memory, counters);
+                // Whatever happens, the move must end: a dying tensor waits for that.
+                let carried = catch_unwind(AssertUnwindSafe(|| carry(&job, ticket, memory, counters)));
+                let arrived = carried.unwrap_or_else(|_| {
+                    counters.panics_caught.count();
+                    false
+                });
                 if job.unit.end_move(ticket, to, arrived, &memory.budget, &memory.pages) {
                     let moved = if to == Tier::FAST { &counters.promoted_bytes } else { &counters.demoted_bytes };
                     moved.add(job.unit.len_bytes());

@@ -5,10 +5,9 @@ use crate::managed::Managed;
 use crate::options::FastBudget;
 use crate::recorder::Recording;
 use crate::runtime::Runtime;
-use place::{Arena, KernelRole, UnitState};
+use place::{Arena, UnitState};
 use plan::{Plan, Policy, Unit};
 use profile::Profile;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use trace::LayerSource;
 
@@ -76,7 +75,7 @@ impl Runtime {
             self.lock_steps().advise("sentinel: no address space is left for another plan".to_owned());
             return Phase::Unmanaged("no address space was left");
         };
-        let roles = roles_of(profile);
+        let roles = plan::kernel_roles(profile);
         let persistent = |buffer: u32, unit: &Unit| -> Arc<UnitState> {
             let addr = recording.addresses[buffer as usize];
             self.memory.persistent_unit(addr, unit.len_bytes)
@@ -120,19 +119,6 @@ impl Runtime {
         steps.advise(format!("{text}; what does not fit lives in slow memory"));
         true
     }
-}
-
-/// Every kernel of the step with its first layer and its scratch rule.
-fn roles_of(profile: &Profile) -> Vec<KernelRole> {
-    let mut roles: BTreeMap<u32, KernelRole> = BTreeMap::new();
-    for op in &profile.ops {
-        roles.entry(op.kernel).or_insert_with(|| {
-            let scratch = profile.scratch_kernels.binary_search(&op.kernel).is_ok();
-            let scratch_max_bytes = if scratch { profile::SCRATCH_MAX_BYTES } else { 0 };
-            KernelRole { kernel: op.kernel, layer: op.layer, scratch_max_bytes }
-        });
-    }
-    roles.into_values().collect()
 }
 
 /// A share of a peak in whole bytes.

@@ -8,10 +8,9 @@ use crate::model::Demand;
 use crate::tiers::VirtualTiers;
 use crate::workload::{to_f64, Workload};
 use crate::world::{Job, SimError, Start, World};
-use place::{Arena, Budget, Entered, KernelRole, MoveStart, MoveTicket, PageTiers, Taken, Tiers, UnitState};
+use place::{Arena, Budget, Entered, MoveStart, MoveTicket, PageTiers, Taken, Tiers, UnitState};
 use plan::{Plan, UnitHome};
 use profile::{Class, Profile};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use trace::{page_ceil, Tier, SLOT_MIN_BYTES};
 
@@ -63,7 +62,7 @@ impl Carrier {
         let mut next = range.start + usize_of(plan.arena_bytes);
         let mut moves: Vec<plan::Move> = plan.intervals.iter().flat_map(|i| i.moves.clone()).collect();
         moves.sort_by_key(|step| step.issue_layer);
-        let arena = Arena::bind(plan, range.start, &roles_of(profile), |_, unit| {
+        let arena = Arena::bind(plan, range.start, &plan::kernel_roles(profile), |_, unit| {
             let begin = next;
             next += usize_of(unit.len_bytes);
             pages.set(begin..next, Tier::SLOW);
@@ -329,19 +328,6 @@ impl Policy for Carrier {
 
 fn is_persistent(home: &UnitHome) -> bool {
     matches!(home, UnitHome::Persistent { .. })
-}
-
-/// Every kernel of the step with its first layer and its scratch rule.
-fn roles_of(profile: &Profile) -> Vec<KernelRole> {
-    let mut roles: BTreeMap<u32, KernelRole> = BTreeMap::new();
-    for op in &profile.ops {
-        roles.entry(op.kernel).or_insert_with(|| {
-            let scratch = profile.scratch_kernels.binary_search(&op.kernel).is_ok();
-            let scratch_max_bytes = if scratch { profile::SCRATCH_MAX_BYTES } else { 0 };
-            KernelRole { kernel: op.kernel, layer: op.layer, scratch_max_bytes }
-        });
-    }
-    roles.into_values().collect()
 }
 
 /// Virtual addresses are 64 bits wide on every machine that runs this.
