@@ -14,7 +14,7 @@ const EXPERIMENTAL_SENTINEL: u32 = 200;
 const PUBLISHED_WARMUP_STEPS: u64 = 10;
 
 /// Every variable that Sentinel or its tools read.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 13] = [
     "SENTINEL",
     "SENTINEL_FAST",
     "SENTINEL_POLICY",
@@ -28,8 +28,6 @@ const VARIABLES: [&str; 15] = [
     "SENTINEL_PYTHON",
     "SENTINEL_CACHE",
     "SENTINEL_EARLY_LOAD",
-    "SENTINEL_LIBRARY",
-    "SENTINEL_STOCK_PYTHON",
 ];
 
 /// The fast memory that tensors may use.
