@@ -8,6 +8,7 @@
 mod check;
 mod gap;
 mod hpca21;
+mod layout;
 mod machine;
 mod pack;
 mod plan;

@@ -249,7 +249,7 @@ fn a_hundred_tiny_steps_are_bounded_closely() {
 }
 
 #[test]
-#[ignore = "minutes"]
+#[ignore = "takes minutes; tools/dev test --long runs it"]
 fn ten_thousand_tiny_steps_are_bounded_closely() {
     compare_with_brute_force(10_000);
 }
@@ -296,7 +296,7 @@ fn two_hundred_random_steps_are_never_below_the_bound() {
 }
 
 #[test]
-#[ignore = "minutes"]
+#[ignore = "takes minutes; tools/dev test --long runs it"]
 fn five_thousand_random_steps_are_never_below_the_bound() {
     never_above_a_run(5000);
 }

@@ -5,55 +5,33 @@
 //! that the account of the search is the plan's promise: fast from the layer of issue to the layer in which it is due.
 
 use super::{gap_choice, GapChoice, GapProblem, GapTensor, GapUse, Way};
-use crate::hpca21::pool::Pool;
-use crate::hpca21::units::{coallocate, Coallocation, Span};
-use crate::hpca21::{slots, unplanned_want, UNPLANNED_SHARE};
+use crate::hpca21::units::Span;
+use crate::layout::Layout;
 use crate::machine::bytes_f64;
 use crate::{Interval, Machine, Move, Place, Plan, PlanError};
 use profile::Profile;
-use trace::{page_ceil, Tier, PAGE_BYTES};
+use trace::{Tier, PAGE_BYTES};
 
 /// Plans a step for `fast_budget_bytes` of fast memory.
 ///
 /// # Errors
 /// When the profile has no op or the budget is zero.
 pub fn gap(profile: &Profile, fast_budget_bytes: u64, machine: &Machine) -> Result<Plan, PlanError> {
-    if profile.ops.is_empty() {
-        return Err(PlanError::Empty);
-    }
-    if fast_budget_bytes == 0 {
-        return Err(PlanError::NoBudget);
-    }
-    let unplanned_want = unplanned_want(profile);
-    let unplanned_bytes = unplanned_want.min(fast_budget_bytes / UNPLANNED_SHARE);
-    let space = (fast_budget_bytes - unplanned_bytes) / PAGE_BYTES * PAGE_BYTES;
-    let pool = Pool::pack(profile, space);
-    let pool_bytes = pool.extent_by_layer.iter().copied().max().unwrap_or(0);
-    let Coallocation { mut units, spans, places } = coallocate(profile, pool_bytes);
-    let room: Vec<i64> = pool.extent_by_layer.iter().map(|extent| signed(space - extent)).collect();
-    let choice = gap_choice(&problem(profile, &spans, &places, room, machine));
+    let mut layout = Layout::new(profile, fast_budget_bytes)?;
+    let extents = &layout.pool.extent_by_layer;
+    let room: Vec<i64> = extents.iter().map(|extent| signed(layout.space_bytes - extent)).collect();
+    let choice = gap_choice(&problem(profile, &layout.spans, &layout.places, room, machine));
     let moves = moves(&choice);
-    for (index, unit) in units.iter_mut().enumerate() {
+    for (index, unit) in layout.units.iter_mut().enumerate() {
         let mut own = moves.iter().filter(|step| step.unit as usize == index);
         // What a persistent unit's last move leaves it in is what the next step finds.
-        unit.birth_tier = match own.next_back().filter(|_| spans[index].persistent) {
+        unit.birth_tier = match own.next_back().filter(|_| layout.spans[index].persistent) {
             Some(last) => last.to,
             None => tier(choice.born_fast[index]),
         };
     }
-    let largest_unit = units.iter().map(|unit| unit.len_bytes).max().unwrap_or(0);
-    Ok(Plan {
-        fast_budget_bytes,
-        fast_needed_bytes: page_ceil(pool.whole_bytes) + largest_unit + unplanned_want,
-        unplanned_bytes,
-        arena_bytes: pool_bytes + spans.iter().filter(|span| !span.persistent).map(|span| span.len_bytes).sum::<u64>(),
-        pool_bytes,
-        slots: slots(profile, &pool, &places),
-        layer_first_op: profile.layers.iter().map(|layer| layer.first_op).collect(),
-        may_be_late: false,
-        intervals: intervals(moves, &pool.extent_by_layer),
-        units,
-    })
+    let intervals = intervals(moves, &layout.pool.extent_by_layer);
+    Ok(layout.into_plan(profile, intervals, false))
 }
 
 fn tier(fast: bool) -> Tier {

@@ -1,7 +1,7 @@
 //! What every plan of the policy keeps, and how long it takes to make one.
 
 use super::*;
-use crate::hpca21::properties::{check_arena, check_budget, check_intervals, check_slots};
+use crate::hpca21::properties::check_promises;
 use crate::testing::{large_step, traces};
 use crate::{Machine, Place};
 use proptest::prelude::*;
@@ -14,16 +14,7 @@ fn optane() -> Machine {
 proptest! {
     #[test]
     fn every_plan_keeps_its_promises(trace in traces(), share in 0.001_f64..1.5, gbps in 0.01_f64..20.0) {
-        let profile = profile::fold(&trace).unwrap();
-        let machine = Machine { promote_gbps: gbps, demote_gbps: gbps, ..optane() };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let budget = (profile.peak_live_bytes as f64 * share) as u64 + 1;
-        let plan = gap(&profile, budget, &machine).unwrap();
-        check_budget(&plan, &profile);
-        check_arena(&plan, &profile);
-        check_slots(&plan, &profile);
-        check_intervals(&plan, &profile);
-        prop_assert_eq!(&plan, &gap(&profile, budget, &machine).unwrap());
+        check_promises(gap, &trace, share, gbps);
     }
 
     #[test]

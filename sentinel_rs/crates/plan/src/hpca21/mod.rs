@@ -16,15 +16,11 @@ pub(crate) mod properties;
 #[cfg(test)]
 mod tests;
 
-use crate::{Interval, Machine, Place, Plan, PlanError, Slot};
+use crate::layout::Layout;
+use crate::{Interval, Machine, Plan, PlanError};
 use intervals::Cuts;
-use pool::Pool;
-use profile::{Class, Profile};
-use trace::{page_ceil, Tier, PAGE_BYTES};
-use units::Coallocation;
-
-/// The part of the budget that allocations without a planned address may take is at most the budget divided by this.
-pub(crate) const UNPLANNED_SHARE: u64 = 4;
+use profile::Profile;
+use trace::Tier;
 
 /// Plans a step for `fast_budget_bytes` of fast memory.
 ///
@@ -34,21 +30,11 @@ pub(crate) const UNPLANNED_SHARE: u64 = 4;
 /// # Errors
 /// When the profile has no op or the budget is zero.
 pub fn hpca21(profile: &Profile, fast_budget_bytes: u64, machine: &Machine) -> Result<Plan, PlanError> {
-    if profile.ops.is_empty() {
-        return Err(PlanError::Empty);
-    }
-    if fast_budget_bytes == 0 {
-        return Err(PlanError::NoBudget);
-    }
-    let unplanned_want = unplanned_want(profile);
-    let unplanned_bytes = unplanned_want.min(fast_budget_bytes / UNPLANNED_SHARE);
-    let space = (fast_budget_bytes - unplanned_bytes) / PAGE_BYTES * PAGE_BYTES;
-    let pool = Pool::pack(profile, space);
-    let pool_bytes = pool.extent_by_layer.iter().copied().max().unwrap_or(0);
-    let Coallocation { mut units, spans, places } = units::coallocate(profile, pool_bytes);
-    let cuts = Cuts::choose(&profile.layers, &spans, &pool.extent_by_layer, space, machine);
-    let schedule = schedule::schedule(&profile.layers, &spans, &cuts, space, machine);
-    for (unit, tier) in units.iter_mut().zip(&schedule.birth_tiers) {
+    let mut layout = Layout::new(profile, fast_budget_bytes)?;
+    let (extents, space) = (&layout.pool.extent_by_layer, layout.space_bytes);
+    let cuts = Cuts::choose(&profile.layers, &layout.spans, extents, space, machine);
+    let schedule = schedule::schedule(&profile.layers, &layout.spans, &cuts, space, machine);
+    for (unit, tier) in layout.units.iter_mut().zip(&schedule.birth_tiers) {
         unit.birth_tier = *tier;
     }
     let intervals: Vec<Interval> = schedule
@@ -62,52 +48,8 @@ pub fn hpca21(profile: &Profile, fast_budget_bytes: u64, machine: &Machine) -> R
             moves,
         })
         .collect();
-    let largest_unit = units.iter().map(|unit| unit.len_bytes).max().unwrap_or(0);
-    Ok(Plan {
-        fast_budget_bytes,
-        fast_needed_bytes: page_ceil(pool.whole_bytes) + largest_unit + unplanned_want,
-        unplanned_bytes,
-        arena_bytes: pool_bytes + spans.iter().filter(|span| !span.persistent).map(|span| span.len_bytes).sum::<u64>(),
-        pool_bytes,
-        slots: slots(profile, &pool, &places),
-        layer_first_op: profile.layers.iter().map(|layer| layer.first_op).collect(),
-        may_be_late: may_be_late(profile, &intervals, &units, machine),
-        units,
-        intervals,
-    })
-}
-
-/// What allocations without a planned address would like to have: the profiled peak and a tenth more, because the number
-/// of blocks of a scratch kernel varies from step to step; what outlives the step; persistent buffers below a page.
-pub(crate) fn unplanned_want(profile: &Profile) -> u64 {
-    let stays = |class: Class, size_bytes: u64| match class {
-        Class::Escaping => true,
-        Class::Persistent => size_bytes < PAGE_BYTES,
-        _ => false,
-    };
-    let staying: u64 = profile.buffers.iter().filter(|b| stays(b.class, b.size_bytes)).map(|b| b.size_bytes).sum();
-    profile.unplanned_peak_bytes + profile.unplanned_peak_bytes / 10 + staying
-}
-
-/// One slot per buffer that has a key, sorted by key.
-pub(crate) fn slots(profile: &Profile, pool: &Pool, unit_places: &[Option<Place>]) -> Vec<Slot> {
-    let mut slots = Vec::new();
-    for (index, buffer) in profile.buffers.iter().enumerate() {
-        let Some(key) = buffer.key else { continue };
-        let place = match buffer.class {
-            Class::ShortLived => match pool.offsets[index] {
-                Some(offset_bytes) => Place::Pool { offset_bytes },
-                None => Place::Heap { tier: Tier::SLOW },
-            },
-            Class::LongLived => unit_places[index].unwrap_or(Place::Heap { tier: Tier::SLOW }),
-            Class::Escaping => Place::Heap { tier: Tier::FAST },
-            Class::Persistent | Class::Scratch | Class::External => continue,
-        };
-        let birth_layer = profile.ops[buffer.birth_op as usize].layer;
-        slots.push(Slot { key, size_bytes: buffer.size_bytes, place, birth_layer });
-    }
-    slots.sort_unstable_by_key(|slot| slot.key);
-    slots
+    let late = may_be_late(profile, &intervals, &layout.units, machine);
+    Ok(layout.into_plan(profile, intervals, late))
 }
 
 /// Whether some interval is asked to promote more than fits in its time.

@@ -2,11 +2,11 @@
 
 use super::hpca21;
 use crate::testing::{large_step, traces};
-use crate::{pack_ceil, Machine, Place, Plan, UnitHome, PACK_ALIGN_BYTES};
+use crate::{pack_ceil, Machine, Place, Plan, PlanError, UnitHome, PACK_ALIGN_BYTES};
 use profile::{Class, Profile};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use trace::{Tier, PAGE_BYTES};
+use trace::{StepTrace, Tier, PAGE_BYTES};
 
 fn optane() -> Machine {
     Machine::by_name("optane").unwrap()
@@ -34,7 +34,7 @@ fn planned_fast_at(plan: &Plan, profile: &Profile, op: u32, unit_is_fast: &[bool
 
 /// Holds the plan to its budget in each layer, evictions counted until they are due, and at each op, moves counted when
 /// they are issued.
-pub(crate) fn check_budget(plan: &Plan, profile: &Profile) {
+fn check_budget(plan: &Plan, profile: &Profile) {
     let limit = plan.fast_budget_bytes - plan.unplanned_bytes;
     for (layer, bytes) in plan.fast_bytes_by_layer(profile).into_iter().enumerate() {
         assert!(bytes <= limit, "layer {layer}: {bytes} of {limit}");
@@ -57,7 +57,7 @@ pub(crate) fn check_budget(plan: &Plan, profile: &Profile) {
     }
 }
 
-pub(crate) fn check_arena(plan: &Plan, profile: &Profile) {
+fn check_arena(plan: &Plan, profile: &Profile) {
     let uses = plan.arena_uses(profile);
     for (index, a) in uses.iter().enumerate() {
         assert_eq!(a.offset_bytes % PACK_ALIGN_BYTES, 0);
@@ -89,14 +89,14 @@ pub(crate) fn check_arena(plan: &Plan, profile: &Profile) {
     assert_eq!(begin, plan.arena_bytes);
 }
 
-pub(crate) fn check_slots(plan: &Plan, profile: &Profile) {
+fn check_slots(plan: &Plan, profile: &Profile) {
     assert!(plan.slots.windows(2).all(|pair| pair[0].key < pair[1].key));
     let wanted = |class| matches!(class, Class::ShortLived | Class::LongLived | Class::Escaping);
     let keys: BTreeSet<_> = profile.buffers.iter().filter(|b| wanted(b.class)).map(|b| b.key.unwrap()).collect();
     assert_eq!(plan.slots.iter().map(|slot| slot.key).collect::<BTreeSet<_>>(), keys);
 }
 
-pub(crate) fn check_intervals(plan: &Plan, profile: &Profile) {
+fn check_intervals(plan: &Plan, profile: &Profile) {
     let mut next = 0;
     for interval in &plan.intervals {
         assert_eq!(interval.first_layer, next);
@@ -123,19 +123,27 @@ pub(crate) fn check_intervals(plan: &Plan, profile: &Profile) {
     }
 }
 
+/// A policy of this crate.
+pub(crate) type PolicyFn = fn(&Profile, u64, &Machine) -> Result<Plan, PlanError>;
+
+/// Everything that every policy's plan keeps, for a budget of `share` of the peak and moves at `gbps`.
+pub(crate) fn check_promises(policy: PolicyFn, trace: &StepTrace, share: f64, gbps: f64) {
+    let profile = profile::fold(trace).unwrap();
+    let machine = Machine { promote_gbps: gbps, demote_gbps: gbps, ..optane() };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let budget = (profile.peak_live_bytes as f64 * share) as u64 + 1;
+    let plan = policy(&profile, budget, &machine).unwrap();
+    check_budget(&plan, &profile);
+    check_arena(&plan, &profile);
+    check_slots(&plan, &profile);
+    check_intervals(&plan, &profile);
+    assert_eq!(&plan, &policy(&profile, budget, &machine).unwrap());
+}
+
 proptest! {
     #[test]
     fn every_plan_keeps_its_promises(trace in traces(), share in 0.001_f64..1.5, gbps in 0.01_f64..20.0) {
-        let profile = profile::fold(&trace).unwrap();
-        let machine = Machine { promote_gbps: gbps, demote_gbps: gbps, ..optane() };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let budget = (profile.peak_live_bytes as f64 * share) as u64 + 1;
-        let plan = hpca21(&profile, budget, &machine).unwrap();
-        check_budget(&plan, &profile);
-        check_arena(&plan, &profile);
-        check_slots(&plan, &profile);
-        check_intervals(&plan, &profile);
-        prop_assert_eq!(&plan, &hpca21(&profile, budget, &machine).unwrap());
+        check_promises(hpca21, &trace, share, gbps);
     }
 
     #[test]
