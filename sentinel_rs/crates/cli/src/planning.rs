@@ -142,7 +142,7 @@ impl Slots {
         for slot in &plan.slots {
             match slot.place {
                 Place::Pool { .. } => slots.pool += 1,
-                Place::Unit { .. } => slots.unit += 1,
+                Place::Units { .. } => slots.unit += 1,
                 Place::Heap { tier: Tier::FAST } => slots.heap_fast += 1,
                 Place::Heap { .. } => slots.heap_slow += 1,
             }

@@ -9,14 +9,19 @@ use trace::Tier;
 /// What an allocation that asks for its slot gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// Its planned address. `entered` is set for the members of a unit.
-    At {
+    /// Its planned address, in the pool.
+    Pool {
         /// Address.
         addr: usize,
-        /// Tier the bytes are in now.
-        tier: Tier,
-        /// The unit, and whether this birth began its life.
-        entered: Option<(u32, Entered)>,
+    },
+    /// Its planned address, in units.
+    Units {
+        /// Address.
+        addr: usize,
+        /// Index of the first unit.
+        first: u32,
+        /// How many units it covers.
+        count: u32,
     },
     /// The plan wants it on the heap, in this tier.
     Heap(Tier),
@@ -142,7 +147,7 @@ impl Arena {
     }
 
     /// The slot for the next allocation of `kernel` in the step `step_tag`. `pool_now_bytes` is how much of the pool is
-    /// fast memory at the moment.
+    /// fast memory at the moment. `begun` is told of each unit whose life begins with this birth.
     pub fn take(
         &self,
         kernel: u32,
@@ -151,6 +156,7 @@ impl Arena {
         pool_now_bytes: u64,
         budget: &Budget,
         pages: &PageTiers,
+        begun: &mut dyn FnMut(&UnitState, Entered),
     ) -> Taken {
         let Some(own) = self.kernel(kernel) else { return Taken::Unknown };
         if size_bytes <= own.scratch_max_bytes {
@@ -166,7 +172,7 @@ impl Arena {
             if slots[index].size_bytes != size_bytes {
                 continue;
             }
-            outcome = self.claim(own.first as usize + index, pool_now_bytes, budget, pages);
+            outcome = self.claim(own.first as usize + index, pool_now_bytes, budget, pages, begun);
             if !matches!(outcome, Taken::Busy) {
                 break;
             }
@@ -174,7 +180,14 @@ impl Arena {
         outcome
     }
 
-    fn claim(&self, index: usize, pool_now_bytes: u64, budget: &Budget, pages: &PageTiers) -> Taken {
+    fn claim(
+        &self,
+        index: usize,
+        pool_now_bytes: u64,
+        budget: &Budget,
+        pages: &PageTiers,
+        begun: &mut dyn FnMut(&UnitState, Entered),
+    ) -> Taken {
         let slot = &self.plan.slots[index];
         match slot.place {
             Place::Heap { tier } => Taken::Heap(tier),
@@ -185,21 +198,25 @@ impl Arena {
                 if !self.seat(index, offset_bytes, slot.size_bytes) {
                     return Taken::Busy;
                 }
-                Taken::At { addr: self.base + usize_of(offset_bytes), tier: Tier::FAST, entered: None }
+                Taken::Pool { addr: self.base + usize_of(offset_bytes) }
             }
-            Place::Unit { unit, offset_bytes } => {
+            Place::Units { first, count, offset_bytes } => {
                 if !self.seat(index, offset_bytes, slot.size_bytes) {
                     return Taken::Busy;
                 }
-                let state = &self.units[unit as usize];
-                let entered = state.enter(budget, pages);
-                if entered == Entered::Draining {
-                    self.claims.release(offset_bytes, slot.size_bytes);
-                    return Taken::Busy;
+                let units = &self.units[first as usize..(first + count) as usize];
+                for (place, unit) in units.iter().enumerate() {
+                    match unit.enter(budget, pages) {
+                        Entered::Shared => {}
+                        Entered::Draining => {
+                            leave(&units[..place], budget, &mut |_| {});
+                            self.claims.release(offset_bytes, slot.size_bytes);
+                            return Taken::Busy;
+                        }
+                        entered @ Entered::First { .. } => begun(unit, entered),
+                    }
                 }
-                let tier = state.tier().unwrap_or(Tier::SLOW);
-                let addr = self.base + usize_of(offset_bytes);
-                Taken::At { addr, tier, entered: Some((unit, entered)) }
+                Taken::Units { addr: self.base + usize_of(offset_bytes), first, count }
             }
         }
     }
@@ -229,33 +246,39 @@ impl Arena {
     }
 
     /// The tensor at `addr` is dead; returns its size, or `None` for `addr` that no slot owns. When it was the last one of
-    /// its unit, `drop_pages` is called with the unit's range, before anybody else can live there.
+    /// a unit, `drop_pages` is called with the unit's range, before anybody else can live there.
     pub fn give_back(
         &self,
         addr: usize,
         budget: &Budget,
-        drop_pages: impl FnOnce(std::ops::Range<usize>),
+        mut drop_pages: impl FnMut(std::ops::Range<usize>),
     ) -> Option<u64> {
         let (seat, slot) = self.owner(addr)?;
         let slot = *slot;
         let offset_bytes = offset_of(&slot)?;
         // The owner leaves before the claim does: after the claim a new owner may sit down at once.
         self.owners[seat].store(u32::MAX, Ordering::Release);
-        if let Place::Unit { unit, .. } = slot.place {
-            let state = &self.units[unit as usize];
-            if state.leave(budget) {
-                drop_pages(state.range());
-                state.drained();
-            }
+        if let Place::Units { first, count, .. } = slot.place {
+            leave(&self.units[first as usize..(first + count) as usize], budget, &mut drop_pages);
         }
         self.claims.release(offset_bytes, slot.size_bytes);
         Some(slot.size_bytes)
     }
 }
 
+/// A tensor leaves its units.
+fn leave(units: &[Arc<UnitState>], budget: &Budget, drop_pages: &mut dyn FnMut(std::ops::Range<usize>)) {
+    for unit in units {
+        if unit.leave(budget) {
+            drop_pages(unit.range());
+            unit.drained();
+        }
+    }
+}
+
 fn offset_of(slot: &Slot) -> Option<u64> {
     match slot.place {
-        Place::Pool { offset_bytes } | Place::Unit { offset_bytes, .. } => Some(offset_bytes),
+        Place::Pool { offset_bytes } | Place::Units { offset_bytes, .. } => Some(offset_bytes),
         Place::Heap { .. } => None,
     }
 }

@@ -44,9 +44,10 @@ impl Plan {
         let buffers = by_key(profile);
         let mut deaths = vec![0; self.units.len()];
         for slot in &self.slots {
-            if let (Place::Unit { unit, .. }, Some(buffer)) = (slot.place, buffers.get(&slot.key)) {
-                let death = &mut deaths[unit as usize];
-                *death = profile.ops[buffer.death_op as usize].layer.max(*death);
+            if let (Place::Units { first, count, .. }, Some(buffer)) = (slot.place, buffers.get(&slot.key)) {
+                for death in &mut deaths[first as usize..(first + count) as usize] {
+                    *death = profile.ops[buffer.death_op as usize].layer.max(*death);
+                }
             }
         }
         deaths
@@ -58,7 +59,7 @@ impl Plan {
         let buffers = by_key(profile);
         let mut uses = Vec::new();
         for slot in &self.slots {
-            let (Place::Pool { offset_bytes } | Place::Unit { offset_bytes, .. }) = slot.place else {
+            let (Place::Pool { offset_bytes } | Place::Units { offset_bytes, .. }) = slot.place else {
                 continue;
             };
             let Some(buffer) = buffers.get(&slot.key) else { continue };

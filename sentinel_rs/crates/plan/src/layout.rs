@@ -1,4 +1,4 @@
-//! What every policy of this crate shares: where buffers lie. Policies differ in which unit is in which tier when.
+//! What the policies of this crate share: how much of the budget is theirs to plan, and the slots of a plan.
 
 use crate::hpca21::pool::Pool;
 use crate::hpca21::units::{coallocate, Coallocation, Span};
@@ -9,11 +9,42 @@ use trace::{page_ceil, Tier, PAGE_BYTES};
 /// The part of the budget that allocations without a planned address may take is at most the budget divided by this.
 const UNPLANNED_SHARE: u64 = 4;
 
-/// A step's short-lived pool and long-lived units under a budget; which tier a unit begins in is the policy's to say.
+/// How a budget is divided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    /// All of it.
+    pub(crate) budget_bytes: u64,
+    /// What allocations without a planned address would like to have.
+    pub(crate) unplanned_want: u64,
+    /// What they get.
+    pub(crate) unplanned_bytes: u64,
+    /// Whole pages for everything that is planned.
+    pub(crate) planned_bytes: u64,
+}
+
+impl Space {
+    /// Divides `fast_budget_bytes` for a step.
+    ///
+    /// # Errors
+    /// When the profile has no op or the budget is zero.
+    pub(crate) fn new(profile: &Profile, fast_budget_bytes: u64) -> Result<Space, PlanError> {
+        if profile.ops.is_empty() {
+            return Err(PlanError::Empty);
+        }
+        if fast_budget_bytes == 0 {
+            return Err(PlanError::NoBudget);
+        }
+        let unplanned_want = unplanned_want(profile);
+        let unplanned_bytes = unplanned_want.min(fast_budget_bytes / UNPLANNED_SHARE);
+        let planned_bytes = (fast_budget_bytes - unplanned_bytes) / PAGE_BYTES * PAGE_BYTES;
+        Ok(Space { budget_bytes: fast_budget_bytes, unplanned_want, unplanned_bytes, planned_bytes })
+    }
+}
+
+/// The published layout: a pool of the short-lived, and units of the long-lived by the layers that use them. Which tier a
+/// unit begins in is the policy's to say.
 pub(crate) struct Layout {
-    fast_budget_bytes: u64,
-    unplanned_want: u64,
-    unplanned_bytes: u64,
+    space: Space,
     pool_bytes: u64,
     /// Whole pages of fast memory for the pool and the units.
     pub(crate) space_bytes: u64,
@@ -33,29 +64,16 @@ impl Layout {
     /// # Errors
     /// When the profile has no op or the budget is zero.
     pub(crate) fn new(profile: &Profile, fast_budget_bytes: u64) -> Result<Layout, PlanError> {
-        if profile.ops.is_empty() {
-            return Err(PlanError::Empty);
-        }
-        if fast_budget_bytes == 0 {
-            return Err(PlanError::NoBudget);
-        }
-        let unplanned_want = unplanned_want(profile);
-        let unplanned_bytes = unplanned_want.min(fast_budget_bytes / UNPLANNED_SHARE);
-        let space_bytes = (fast_budget_bytes - unplanned_bytes) / PAGE_BYTES * PAGE_BYTES;
-        let pool = Pool::pack(profile, space_bytes);
+        let space = Space::new(profile, fast_budget_bytes)?;
+        let short = |&index: &usize| profile.buffers[index].class == Class::ShortLived;
+        let members: Vec<usize> = (0..profile.buffers.len()).filter(short).collect();
+        let pool = Pool::pack(profile, &members, space.planned_bytes);
         let pool_bytes = pool.extent_by_layer.iter().copied().max().unwrap_or(0);
-        let Coallocation { units, spans, places } = coallocate(profile, pool_bytes);
-        Ok(Layout {
-            fast_budget_bytes,
-            unplanned_want,
-            unplanned_bytes,
-            pool_bytes,
-            places,
-            space_bytes,
-            pool,
-            units,
-            spans,
-        })
+        let Coallocation { units, spans, mut places } = coallocate(profile, pool_bytes);
+        for (place, offset_bytes) in places.iter_mut().zip(&pool.offsets) {
+            *place = place.or(offset_bytes.map(|offset_bytes| Place::Pool { offset_bytes }));
+        }
+        Ok(Layout { space, pool_bytes, places, space_bytes: space.planned_bytes, pool, units, spans })
     }
 
     /// The plan, with the policy's moves and the birth tiers that it has set in `units`.
@@ -63,12 +81,12 @@ impl Layout {
         let largest_unit = self.units.iter().map(|unit| unit.len_bytes).max().unwrap_or(0);
         let in_arena = self.spans.iter().filter(|span| !span.persistent).map(|span| span.len_bytes);
         Plan {
-            fast_budget_bytes: self.fast_budget_bytes,
-            fast_needed_bytes: page_ceil(self.pool.whole_bytes) + largest_unit + self.unplanned_want,
-            unplanned_bytes: self.unplanned_bytes,
+            fast_budget_bytes: self.space.budget_bytes,
+            fast_needed_bytes: page_ceil(self.pool.whole_bytes) + largest_unit + self.space.unplanned_want,
+            unplanned_bytes: self.space.unplanned_bytes,
             arena_bytes: self.pool_bytes + in_arena.sum::<u64>(),
             pool_bytes: self.pool_bytes,
-            slots: slots(profile, &self.pool, &self.places),
+            slots: slots(profile, &self.places),
             layer_first_op: profile.layers.iter().map(|layer| layer.first_op).collect(),
             may_be_late,
             units: self.units,
@@ -89,17 +107,14 @@ fn unplanned_want(profile: &Profile) -> u64 {
     profile.unplanned_peak_bytes + profile.unplanned_peak_bytes / 10 + staying
 }
 
-/// One slot per buffer that has a key, sorted by key.
-fn slots(profile: &Profile, pool: &Pool, unit_places: &[Option<Place>]) -> Vec<Slot> {
+/// One slot per buffer that has a key, sorted by key. `places` says where, by buffer index; what has no place there goes
+/// to the heap, fast when it outlives the step, and slow otherwise.
+pub(crate) fn slots(profile: &Profile, places: &[Option<Place>]) -> Vec<Slot> {
     let mut slots = Vec::new();
-    for (index, buffer) in profile.buffers.iter().enumerate() {
+    for (buffer, place) in profile.buffers.iter().zip(places) {
         let Some(key) = buffer.key else { continue };
         let place = match buffer.class {
-            Class::ShortLived => match pool.offsets[index] {
-                Some(offset_bytes) => Place::Pool { offset_bytes },
-                None => Place::Heap { tier: Tier::SLOW },
-            },
-            Class::LongLived => unit_places[index].unwrap_or(Place::Heap { tier: Tier::SLOW }),
+            Class::ShortLived | Class::LongLived => place.unwrap_or(Place::Heap { tier: Tier::SLOW }),
             Class::Escaping => Place::Heap { tier: Tier::FAST },
             Class::Persistent | Class::Scratch | Class::External => continue,
         };

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod costs;
 mod gap;
 mod hpca21;
 mod layout;
@@ -16,7 +17,8 @@ mod roles;
 #[cfg(test)]
 mod testing;
 
-pub use gap::{gap, gap_choice, GapChoice, GapMove, GapProblem, GapTensor, GapUse, Way};
+pub use costs::{Costs, Demand, MemoryTime, ModelError, OpCost, TierCost, MIGRATION_SHARE_MAX};
+pub use gap::{gap, gap_choice, GapChoice, GapMove, GapProblem, GapTensor, GapUse, Issue, Migration, Way};
 pub use hpca21::hpca21;
 pub use machine::{Machine, MachineError, TierSpec};
 pub use pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};

@@ -52,10 +52,12 @@ pub enum Place {
         /// From the arena's begin, aligned to `PACK_ALIGN_BYTES`.
         offset_bytes: u64,
     },
-    /// In a unit of long-lived tensors.
-    Unit {
-        /// Index into `Plan::units`.
-        unit: u32,
+    /// In units: in one, together with others, or in several that lie one after the other, alone.
+    Units {
+        /// Index into `Plan::units` of the first.
+        first: u32,
+        /// How many.
+        count: u32,
         /// From the arena's begin, aligned to `PACK_ALIGN_BYTES`.
         offset_bytes: u64,
     },

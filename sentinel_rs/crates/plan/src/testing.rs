@@ -47,7 +47,7 @@ pub(crate) fn add(profile: &mut Profile, class: Class, size_bytes: u64, layers: 
         writes: 0,
         read_bytes: uses * size_bytes,
         written_bytes: 0,
-        access_ops: layers.to_vec(),
+        uses: layers.iter().map(|&op| BufferUse { op, read_bytes: size_bytes, written_bytes: 0 }).collect(),
     });
     profile.buffers.len() - 1
 }

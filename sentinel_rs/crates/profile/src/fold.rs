@@ -1,6 +1,6 @@
 //! The fold itself: one pass over ops, one over buffers, one sweep over time for the peaks.
 
-use crate::{infer_layers, BufferFacts, Class, LayerFacts, OpFacts, Profile, SlotKey};
+use crate::{infer_layers, BufferFacts, BufferUse, Class, LayerFacts, OpFacts, Profile, SlotKey};
 use crate::{SCRATCH_MAX_BYTES, SCRATCH_MIN_COUNT};
 use std::collections::{BTreeSet, HashMap};
 use trace::{Buffer, LayerSource, Origin, StepTrace, SLOT_MIN_BYTES};
@@ -158,9 +158,8 @@ fn fold_buffer(buffer: &Buffer, key: Option<SlotKey>, ops: &[OpFacts]) -> Buffer
         Origin::Step { .. } if layer_of(birth_op) == layer_of(death_op) => Class::ShortLived,
         Origin::Step { .. } => Class::LongLived,
     };
-    let mut access_ops: Vec<u32> = buffer.accesses.iter().map(|access| access.op).collect();
-    access_ops.dedup();
-    let mut layers: Vec<u32> = access_ops.iter().map(|&op| layer_of(op)).collect();
+    let uses = uses_of(buffer);
+    let mut layers: Vec<u32> = uses.iter().map(|used| layer_of(used.op)).collect();
     if matches!(buffer.origin, Origin::Step { .. }) {
         layers.insert(0, layer_of(birth_op));
     }
@@ -176,7 +175,7 @@ fn fold_buffer(buffer: &Buffer, key: Option<SlotKey>, ops: &[OpFacts]) -> Buffer
         writes: 0,
         read_bytes: 0,
         written_bytes: 0,
-        access_ops,
+        uses,
     };
     for access in &buffer.accesses {
         if access.write {
@@ -188,6 +187,20 @@ fn fold_buffer(buffer: &Buffer, key: Option<SlotKey>, ops: &[OpFacts]) -> Buffer
         }
     }
     facts
+}
+
+fn uses_of(buffer: &Buffer) -> Vec<BufferUse> {
+    let mut uses: Vec<BufferUse> = Vec::new();
+    for access in &buffer.accesses {
+        if uses.last().is_none_or(|last| last.op != access.op) {
+            uses.push(BufferUse { op: access.op, read_bytes: 0, written_bytes: 0 });
+        }
+        if let Some(last) = uses.last_mut() {
+            let bytes = if access.write { &mut last.written_bytes } else { &mut last.read_bytes };
+            *bytes += access.bytes;
+        }
+    }
+    uses
 }
 
 /// Largest sum at any op of the sizes of the live buffers that `counts` picks.

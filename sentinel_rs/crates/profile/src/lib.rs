@@ -110,8 +110,19 @@ pub struct BufferFacts {
     pub read_bytes: u64,
     /// Bytes written, summed over accesses.
     pub written_bytes: u64,
-    /// Op indices of its accesses, ascending, without repeats.
-    pub access_ops: Vec<u32>,
+    /// Its accesses, one entry per op, ascending by op.
+    pub uses: Vec<BufferUse>,
+}
+
+/// What one op does with one buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferUse {
+    /// Op index.
+    pub op: u32,
+    /// Bytes read, summed over the op's accesses.
+    pub read_bytes: u64,
+    /// Bytes written, summed over the op's accesses.
+    pub written_bytes: u64,
 }
 
 /// What names an allocation in every step of one graph: the kernel, and which of its slot-sized allocations.

@@ -95,7 +95,8 @@ fn accesses_become_counts_bytes_ops_and_layers() {
     let profile = fold(&trace).unwrap();
     let facts = &profile.buffers[0];
     assert_eq!((facts.reads, facts.writes, facts.read_bytes, facts.written_bytes), (1, 2, 100, 8392));
-    assert_eq!((facts.access_ops.as_slice(), facts.layers.as_slice()), ([1, 3].as_slice(), [0, 2].as_slice()));
+    let used: Vec<u32> = facts.uses.iter().map(|used| used.op).collect();
+    assert_eq!((used.as_slice(), facts.layers.as_slice()), ([1, 3].as_slice(), [0, 2].as_slice()));
     assert_eq!(profile.buffers[1].layers, [1], "a persistent buffer is not born in the step");
 }
 

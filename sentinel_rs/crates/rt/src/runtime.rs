@@ -206,8 +206,19 @@ impl Runtime {
         let (memory, counters) = (&self.memory, &self.counters);
         let pool_now = managed.pool_now_bytes();
         let arena = &managed.arena;
-        match arena.take(own.kernel, size_bytes, own.step_tag, pool_now, &memory.budget, &memory.pages) {
-            Taken::At { addr, entered: None, .. } => {
+        let mut begun = |unit: &UnitState, entered: Entered| {
+            if let Entered::First { tier, overflowed } = entered {
+                if overflowed {
+                    counters.overflow_bytes.add(unit.len_bytes());
+                }
+                if let Err(error) = memory.tiers.place(unit.range(), tier) {
+                    counters.failed(error.errno);
+                }
+            }
+        };
+        let (budget, pages) = (&memory.budget, &memory.pages);
+        match arena.take(own.kernel, size_bytes, own.step_tag, pool_now, budget, pages, &mut begun) {
+            Taken::Pool { addr } => {
                 // The pool may have shrunk between the look and the claim; whoever shrinks it looks for claims afterwards.
                 fence(Ordering::SeqCst);
                 if (addr - arena.range().start) as u64 + size_bytes <= managed.pool_now_bytes() {
@@ -218,17 +229,8 @@ impl Runtime {
                 counters.slot_misses_short.count();
                 self.overflow(align_bytes, size_bytes)
             }
-            Taken::At { addr, tier, entered: Some((unit, entered)) } => {
+            Taken::Units { addr, .. } => {
                 counters.slot_hits.count();
-                if let Entered::First { tier: wanted, overflowed } = entered {
-                    if overflowed {
-                        counters.overflow_bytes.add(arena.units()[unit as usize].len_bytes());
-                    }
-                    if let Err(error) = memory.tiers.place(arena.units()[unit as usize].range(), wanted) {
-                        counters.failed(error.errno);
-                    }
-                }
-                debug_assert!(tier <= Tier::SLOW);
                 Some(addr)
             }
             Taken::Heap(tier) => {

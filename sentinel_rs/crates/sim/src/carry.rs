@@ -4,11 +4,11 @@
 //! `place::Arena`, `place::UnitState` and `place::Budget` themselves.
 
 use crate::engine::{Policy, Ready};
-use crate::model::Demand;
 use crate::tiers::VirtualTiers;
 use crate::workload::{to_f64, Workload};
 use crate::world::{Job, SimError, Start, World};
 use place::{Arena, Budget, Entered, MoveStart, MoveTicket, PageTiers, Taken, Tiers, UnitState};
+use plan::Demand;
 use plan::{Plan, UnitHome};
 use profile::{Class, Profile};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const SMALL_BYTES: u64 = 64;
 enum Home {
     Nowhere,
     Pool { addr: usize },
-    Unit { unit: u32, addr: usize },
+    Units { first: u32, count: u32, addr: usize },
     Heap { tier: Tier, reserved_bytes: u64 },
 }
 
@@ -90,7 +90,8 @@ impl Carrier {
         for (index, unit) in self.arena.plan().units.iter().enumerate() {
             if let UnitHome::Persistent { buffer } = unit.home {
                 let addr = self.arena.units()[index].range().start;
-                self.homes[buffer as usize] = Home::Unit { unit: u32::try_from(index).unwrap_or(u32::MAX), addr };
+                let first = u32::try_from(index).unwrap_or(u32::MAX);
+                self.homes[buffer as usize] = Home::Units { first, count: 1, addr };
             }
         }
         for (index, facts) in profile.buffers.iter().enumerate() {
@@ -119,21 +120,28 @@ impl Carrier {
         let tag = u32::try_from(world.step + 1).unwrap_or(u32::MAX);
         for &buffer in &world.workload.ops[op].births {
             let facts = &world.workload.profile.buffers[buffer as usize];
+            let mut overflow_bytes = 0;
+            let mut refused = None;
             let taken = if facts.size_bytes < SLOT_MIN_BYTES {
                 Taken::Scratch
             } else {
-                self.arena.take(kernel, facts.size_bytes, tag, self.pool_now_bytes, &self.budget, &self.pages)
-            };
-            let home = match taken {
-                Taken::At { addr, entered: None, .. } => Home::Pool { addr },
-                Taken::At { addr, entered: Some((unit, entered)), .. } => {
+                let tiers = &self.tiers;
+                let mut begun = |unit: &UnitState, entered: Entered| {
                     if let Entered::First { tier, overflowed } = entered {
-                        world.sums.overflow_bytes += if overflowed { facts.size_bytes } else { 0 };
-                        let range = self.arena.units()[unit as usize].range();
-                        self.tiers.place(range, tier).map_err(|e| SimError::Malformed(e.to_string()))?;
+                        overflow_bytes += if overflowed { unit.len_bytes() } else { 0 };
+                        refused = refused.take().or(tiers.place(unit.range(), tier).err());
                     }
-                    Home::Unit { unit, addr }
-                }
+                };
+                let (budget, pages, pool_now) = (&self.budget, &self.pages, self.pool_now_bytes);
+                self.arena.take(kernel, facts.size_bytes, tag, pool_now, budget, pages, &mut begun)
+            };
+            if let Some(error) = refused {
+                return Err(SimError::Malformed(error.to_string()));
+            }
+            world.sums.overflow_bytes += overflow_bytes;
+            let home = match taken {
+                Taken::Pool { addr } => Home::Pool { addr },
+                Taken::Units { addr, first, count } => Home::Units { first, count, addr },
                 Taken::Heap(tier) => self.heap(facts.size_bytes, tier),
                 Taken::PoolShort => {
                     world.sums.overflow_bytes += facts.size_bytes;
@@ -161,12 +169,9 @@ impl Carrier {
     }
 
     /// The last tensor of a unit that travels dies: the live runtime's mover gives up after the piece under way.
-    fn stop_moves_of_the_dying(&mut self, world: &mut World, addr: usize) {
+    fn stop_moves_of_the_dying(&mut self, world: &mut World, own: std::ops::Range<u32>) {
         let units = self.arena.units();
-        let dying = |job: &Job| {
-            let unit = &units[job.thing as usize];
-            unit.range().contains(&addr) && unit.live() == 1
-        };
+        let dying = |job: &Job| own.contains(&job.thing) && units[job.thing as usize].live() == 1;
         while let Some(job) = world.cancel(dying) {
             if let Some(ticket) = self.tickets[usize::from(job.to != Tier::FAST)].take() {
                 let unit = &self.arena.units()[job.thing as usize];
@@ -264,16 +269,25 @@ impl Policy for Carrier {
         let op = world.op as usize;
         let mut demand = world.costs.no_demand();
         for used in &world.workload.ops[op].uses {
+            let (read, written) = (to_f64(used.read_bytes), to_f64(used.written_bytes));
             let tier = match self.homes[used.buffer as usize] {
                 Home::Pool { .. } => Tier::FAST,
                 Home::Heap { tier, .. } => tier,
-                Home::Unit { addr, .. } if self.tiers.slow_bytes(addr, 1) > 0 => Tier::SLOW,
-                Home::Unit { .. } => Tier::FAST,
+                Home::Units { first, count, .. } => {
+                    let units = &self.arena.units()[first as usize..(first + count) as usize];
+                    let whole = to_f64(units.iter().map(|unit| unit.len_bytes()).sum());
+                    for unit in units {
+                        let share = to_f64(unit.len_bytes()) / whole;
+                        let tier = unit.tier().unwrap_or(Tier::SLOW);
+                        world.costs.add(&mut demand, op, tier, read * share, written * share);
+                    }
+                    continue;
+                }
                 Home::Nowhere => {
                     return Err(SimError::Malformed(format!("op {op} uses buffer {}, which is nowhere", used.buffer)))
                 }
             };
-            world.costs.add(&mut demand, op, tier, to_f64(used.read_bytes), to_f64(used.written_bytes));
+            world.costs.add(&mut demand, op, tier, read, written);
         }
         Ok(demand)
     }
@@ -281,8 +295,10 @@ impl Policy for Carrier {
     fn after_op(&mut self, world: &mut World) -> Result<(), SimError> {
         for &buffer in &world.workload.ops[world.op as usize].deaths {
             match std::mem::replace(&mut self.homes[buffer as usize], Home::Nowhere) {
-                Home::Pool { addr } | Home::Unit { addr, .. } => {
-                    self.stop_moves_of_the_dying(world, addr);
+                home @ (Home::Pool { addr } | Home::Units { addr, .. }) => {
+                    if let Home::Units { first, count, .. } = home {
+                        self.stop_moves_of_the_dying(world, first..first + count);
+                    }
                     self.arena
                         .give_back(addr, &self.budget, |_| {})
                         .ok_or_else(|| SimError::Malformed(format!("buffer {buffer} is not where it was born")))?;

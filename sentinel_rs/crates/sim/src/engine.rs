@@ -1,8 +1,9 @@
 //! The clock: ops one after the other, moves beside them, step after step until two are alike.
 
-use crate::model::{Costs, Demand, Setting};
+use crate::setting::Setting;
 use crate::workload::Workload;
 use crate::world::{Job, SimError, Start, StepSums, World};
+use plan::{Costs, Demand};
 
 /// Steps after which a run that has not settled is cut off.
 pub const STEPS_MAX: u64 = 60;

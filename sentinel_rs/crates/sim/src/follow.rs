@@ -1,10 +1,10 @@
 //! A [`Schedule`] carried out.
 
 use crate::engine::{Policy, Ready};
-use crate::model::Demand;
 use crate::schedule::{PieceMove, Schedule};
 use crate::workload::to_f64;
 use crate::world::{Job, SimError, Start, World};
+use plan::Demand;
 use profile::Class;
 use trace::Tier;
 

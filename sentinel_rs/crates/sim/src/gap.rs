@@ -2,7 +2,7 @@
 
 use crate::workload::to_f64;
 use crate::{lower_bound, Bound, BoundEffort, Costs, Piece, PieceMove, Schedule, Setting, Workload};
-use plan::{gap_choice, GapChoice, GapProblem, GapTensor, GapUse, Way};
+use plan::{gap_choice, GapChoice, GapProblem, GapTensor, Way};
 use profile::Class;
 use trace::Tier;
 
@@ -32,28 +32,11 @@ fn problem_with(
     grain_bytes: u64,
     below: std::ops::RangeInclusive<usize>,
 ) -> (GapProblem, Vec<u32>) {
-    let ranked = |rank: usize| Tier(u8::try_from(rank).unwrap_or(u8::MAX));
-    let slowest = ranked(*below.end());
-    let mut uses: Vec<Vec<GapUse>> = vec![Vec::new(); workload.profile.buffers.len()];
-    for (index, op) in workload.ops.iter().enumerate() {
-        for used in &op.uses {
-            let extra = |tier: Tier| {
-                to_f64(used.read_bytes) * costs.extra_read_ns(index, tier)
-                    + to_f64(used.written_bytes) * costs.extra_write_ns(index, tier)
-            };
-            let slow_ns = below.clone().map(|rank| extra(ranked(rank))).fold(f64::INFINITY, f64::min);
-            let busy = |tier: Tier| {
-                let cost = costs.tier(tier);
-                costs.ops[index].scale
-                    * (to_f64(used.read_bytes) * cost.busy_read_ns + to_f64(used.written_bytes) * cost.busy_write_ns)
-            };
-            let op = u32::try_from(index).unwrap_or(u32::MAX);
-            uses[used.buffer as usize].push(GapUse { op, slow_ns, busy_ns: [busy(Tier::FAST), busy(slowest)] });
-        }
-    }
     let mut buffers = Vec::new();
-    let mut tensors = Vec::new();
-    for (index, (facts, uses)) in workload.profile.buffers.iter().zip(uses).enumerate() {
+    let budget = i64::try_from(setting.fast_budget_bytes()).unwrap_or(i64::MAX);
+    let room = vec![budget; workload.ops.len()];
+    let mut problem = GapProblem::of_ops(&workload.profile, costs, setting.migration(), room);
+    for (index, facts) in workload.profile.buffers.iter().enumerate() {
         if facts.class == Class::External || facts.size_bytes == 0 {
             continue;
         }
@@ -63,52 +46,22 @@ fn problem_with(
             let len_bytes = rest / (parts - part);
             rest -= len_bytes;
             let share = to_f64(len_bytes) / to_f64(facts.size_bytes);
-            let uses = uses
-                .iter()
-                .map(|used| GapUse {
-                    slow_ns: used.slow_ns * share,
-                    busy_ns: used.busy_ns.map(|ns| ns * share),
-                    ..*used
-                })
-                .collect();
             buffers.push(u32::try_from(index).unwrap_or(u32::MAX));
-            tensors.push(GapTensor {
-                size_bytes: i64::try_from(len_bytes).unwrap_or(i64::MAX),
-                birth_op: facts.birth_op,
-                death_op: facts.death_op,
-                persistent: facts.class == Class::Persistent,
-                uses,
-            });
+            problem.tensors.push(GapTensor::part(facts, costs, below.clone(), len_bytes, share));
         }
     }
-    let budget = i64::try_from(setting.fast_budget_bytes()).unwrap_or(i64::MAX);
-    let problem = GapProblem {
-        travel_beside_uses: true,
-        base_ns: costs.ops.iter().map(|op| op.base_ns).collect(),
-        memory_ns: costs.ops.iter().map(|op| op.base_ns - op.slack_ns).collect(),
-        room_bytes: vec![budget; workload.ops.len()],
-        tensors,
-        promote_rate: setting.promote_rate,
-        demote_rate: setting.demote_rate,
-        taken: [
-            taken_by(costs, setting.promote_rate, slowest, Tier::FAST),
-            taken_by(costs, setting.demote_rate, Tier::FAST, slowest),
-        ],
-    };
     (problem, buffers)
-}
-
-/// Parts of the fastest and the slowest device that a move takes.
-fn taken_by(costs: &Costs, rate: f64, from: Tier, to: Tier) -> [f64; 2] {
-    let mut taken = vec![0.0; costs.tiers.len()];
-    costs.add_move(&mut taken, rate, from, to);
-    [taken[0], taken[costs.tiers.len() - 1]]
 }
 
 /// The schedule of the policy `gap`.
 #[must_use]
 pub fn gap_schedule(workload: &Workload, costs: &Costs, setting: &Setting) -> Schedule {
-    let (problem, buffers) = gap_problem(workload, costs, setting, setting.fast_budget_bytes() / GRAINS);
+    let (problem, buffers) = gap_problem(
+        workload,
+        costs,
+        setting,
+        setting.fast_budget_bytes() / std::env::var("GRAINS").ok().and_then(|v| v.parse().ok()).unwrap_or(GRAINS),
+    );
     schedule_of(workload, &problem, &buffers, &gap_choice(&problem))
 }
 

@@ -91,7 +91,8 @@ impl Named {
                 let slowest = Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
                 follow(setting, Schedule::fixed(workload, |_| slowest))
             }
-            Named::Gap => follow(setting, gap_schedule(workload, costs, setting)),
+            Named::Gap if std::env::var("OLDGAP").is_ok() => follow(setting, gap_schedule(workload, costs, setting)),
+            Named::Gap => gap(workload, costs, setting),
             Named::LayerPrefetch => follow(setting, layer_prefetch(workload, budget)),
             Named::StaticOptimum => follow(setting, static_optimum(workload, costs, budget)),
             Named::Hotness => run(workload, costs, setting, &mut hotness(workload)),
@@ -102,6 +103,13 @@ impl Named {
             Named::Hpca21 => hpca21(workload, costs, setting, machine),
         }
     }
+}
+
+/// Sentinel's own policy.
+fn gap(workload: &Workload, costs: &Costs, setting: &Setting) -> Result<Outcome, SimError> {
+    let plan = plan::gap(&workload.profile, setting.fast_budget_bytes(), costs, setting.migration())
+        .map_err(|error| SimError::Malformed(error.to_string()))?;
+    run(workload, costs, setting, &mut Carrier::new(workload, plan, false)?)
 }
 
 /// The published policy with its test-and-trial: when a plan's promotions may be late, both ways are tried, and the better

@@ -1,9 +1,9 @@
 //! What operating systems do: place a buffer when it appears, look at accesses now and then, move without a plan.
 
 use crate::engine::{Policy, Ready};
-use crate::model::Demand;
 use crate::workload::{to_f64, Workload};
 use crate::world::{Job, SimError, Start, World};
+use plan::Demand;
 use profile::Class;
 use trace::{Tier, PAGE_BYTES};
 
@@ -74,8 +74,8 @@ impl<D: Decide> Online<D> {
         let blocks = Blocks { blocks: workload.profile.buffers.iter().map(block).collect(), live: vec![] };
         let mut first_touched: Vec<u32> = workload.persistent().collect();
         let first_use = |&buffer: &u32| {
-            let ops = &workload.profile.buffers[buffer as usize].access_ops;
-            (ops.first().copied().unwrap_or(u32::MAX), buffer)
+            let uses = &workload.profile.buffers[buffer as usize].uses;
+            (uses.first().map_or(u32::MAX, |used| used.op), buffer)
         };
         first_touched.sort_by_key(first_use);
         Online { decide, blocks, first_touched }

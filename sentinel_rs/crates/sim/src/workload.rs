@@ -1,6 +1,6 @@
 //! A traced step as the simulator runs it: ops in order, each with its time and the bytes it takes from each buffer.
 
-use profile::{fold, Class, FoldError, Profile};
+use profile::{fold, BufferUse, Class, FoldError, Profile};
 use trace::StepTrace;
 
 /// What one op reads and writes of one buffer.
@@ -54,7 +54,7 @@ impl Workload {
             .iter()
             .map(|op| OpUse { base_ns: to_f64(op.time_ns), uses: vec![], births: vec![], deaths: vec![] })
             .collect();
-        for (index, (buffer, facts)) in trace.buffers.iter().zip(&profile.buffers).enumerate() {
+        for (index, facts) in profile.buffers.iter().enumerate() {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             if facts.class == Class::External {
                 continue;
@@ -63,15 +63,8 @@ impl Workload {
                 ops[facts.birth_op as usize].births.push(index);
                 ops[facts.death_op as usize].deaths.push(index);
             }
-            for access in &buffer.accesses {
-                let uses = &mut ops[access.op as usize].uses;
-                if uses.last().is_none_or(|last| last.buffer != index) {
-                    uses.push(Use { buffer: index, read_bytes: 0, written_bytes: 0 });
-                }
-                if let Some(last) = uses.last_mut() {
-                    let bytes = if access.write { &mut last.written_bytes } else { &mut last.read_bytes };
-                    *bytes += access.bytes;
-                }
+            for &BufferUse { op, read_bytes, written_bytes } in &facts.uses {
+                ops[op as usize].uses.push(Use { buffer: index, read_bytes, written_bytes });
             }
         }
         let step_ns = ops.iter().map(|op| op.base_ns).sum();

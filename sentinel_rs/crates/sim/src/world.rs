@@ -1,7 +1,8 @@
 //! The virtual machine's state: a clock, an account per tier, and two servers that move bytes.
 
-use crate::model::{Costs, Setting};
+use crate::setting::Setting;
 use crate::workload::{to_f64, Workload};
+use plan::Costs;
 use std::collections::VecDeque;
 use trace::Tier;
 

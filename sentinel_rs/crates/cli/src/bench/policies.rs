@@ -115,17 +115,18 @@ fn load(data: &Path, speedup: &Figures, machine: &Machine, out: &mut impl Write)
         };
         let trace = trace::read(file)?;
         let workload = Workload::of(name, &trace)?;
-        let most = Costs::new(&workload, machine, MemoryTime::Share(1.0))?;
-        let (costs, beyond) = match Costs::new(&workload, machine, MemoryTime::SlowRatio(wanted)) {
-            Ok(costs) => (costs, None),
-            Err(error) => (most.clone(), Some(error)),
-        };
+        let most = Costs::new(&workload.profile, workload.threads, machine, MemoryTime::Share(1.0))?;
+        let (costs, beyond) =
+            match Costs::new(&workload.profile, workload.threads, machine, MemoryTime::SlowRatio(wanted)) {
+                Ok(costs) => (costs, None),
+                Err(error) => (most.clone(), Some(error)),
+            };
         let kappa = costs.ops.iter().map(|op| op.scale).fold(0.0, f64::max);
         table.push([
             name.clone(),
             file.file_name().map_or_else(String::new, |file| file.to_string_lossy().into_owned()),
             format!("{wanted:.2}"),
-            format!("{:.2}", most.step_in_tier_ns(&workload, trace::Tier::SLOW) / workload.step_ns),
+            format!("{:.2}", most.step_in_tier_ns(&workload.profile, trace::Tier::SLOW) / workload.step_ns),
             if beyond.is_some() { "beyond: 100%".into() } else { format!("{:.0}%", costs.memory_share * 100.0) },
             format!("{:.0}", workload.profile.peak_live_bytes as f64 / 1e6),
         ]);

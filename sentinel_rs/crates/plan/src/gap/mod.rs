@@ -2,7 +2,7 @@
 //!
 //! May use the profile and the vocabulary of plans; must not know how a plan is carried out.
 
-mod layered;
+mod placed;
 mod prices;
 mod problem;
 mod replay;
@@ -13,8 +13,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use layered::gap;
-pub use problem::{GapProblem, GapTensor, GapUse};
+pub use placed::gap;
+pub use problem::{GapProblem, GapTensor, GapUse, Issue, Migration};
 pub use state::Way;
 
 use replay::Stage;

@@ -164,7 +164,7 @@ impl<'a> Market<'a> {
         // The state after each gap, by the state before: its cost, and how.
         let over = |from: usize, to: usize| -> [[(f64, u8); 2]; 2] {
             let stay = hold(from, to);
-            let first = tensor.first_travel(from, self.problem.travel_beside_uses);
+            let first = tensor.first_travel(from, &self.problem.issue);
             let able = if first < to { size } else { f64::INFINITY };
             let out = prices.leave[first % ops].max(f64::MIN_POSITIVE) * able;
             let back = prices.come[(to - 1) % ops].max(f64::MIN_POSITIVE) * able;
@@ -234,7 +234,7 @@ impl<'a> Market<'a> {
                     0 => {}
                     _ => {
                         if how & 1 != 0 {
-                            demand.leave[tensor.first_travel(begin, self.problem.travel_beside_uses) % ops] += size;
+                            demand.leave[tensor.first_travel(begin, &self.problem.issue) % ops] += size;
                         }
                         if how & 2 != 0 {
                             demand.come[(end - 1) % ops] += size;

@@ -1,5 +1,21 @@
 //! What the search knows of a step: costs per op, tensors with their uses, and the speed of moves.
 
+use crate::costs::Costs;
+use crate::machine::bytes_f64;
+use profile::{BufferFacts, Profile};
+use std::ops::RangeInclusive;
+use trace::Tier;
+
+/// Speed of moves in bytes per recorded nanosecond, which is 10^9 bytes per second where the recording machine is the one
+/// that is planned for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Migration {
+    /// Towards fast memory.
+    pub promote_rate: f64,
+    /// Out of fast memory.
+    pub demote_rate: f64,
+}
+
 /// A step as the search sees it.
 ///
 /// An op takes `max(base_ns, memory_ns + what its slow uses add)`.
@@ -19,9 +35,58 @@ pub struct GapProblem {
     pub demote_rate: f64,
     /// By direction (in, out) and tier (fast, slow): the part of the device's time that a move under way takes.
     pub taken: [[f64; 2]; 2],
-    /// Whether a tensor may travel beside a use: true where moves are issued at each op, false where a whole layer counts
-    /// as one op and the use may be anywhere in it.
-    pub travel_beside_uses: bool,
+    /// At whose begin moves may be issued.
+    pub issue: Issue,
+}
+
+/// The ops at whose begin moves may be issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// By op, the least number of such an op at or after it, plus one step for an op after the last of them.
+    next: Vec<u32>,
+    /// By op, the greatest number of such an op at or before it.
+    last: Vec<u32>,
+}
+
+impl Issue {
+    /// At every op of a step of `ops` ops.
+    #[must_use]
+    pub fn at_ops(ops: usize) -> Issue {
+        Issue::at(ops, |_| true)
+    }
+
+    /// At the first op of each layer; the step's first op is one always.
+    #[must_use]
+    pub fn at_layers(ops: usize, layer_first_op: &[u32]) -> Issue {
+        Issue::at(ops, |op| layer_first_op.binary_search(&op).is_ok())
+    }
+
+    fn at(ops: usize, is: impl Fn(u32) -> bool) -> Issue {
+        let number = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+        let mut last = Vec::with_capacity(ops);
+        for op in 0..number(ops) {
+            let before = last.last().copied().unwrap_or(0);
+            last.push(if is(op) { op } else { before });
+        }
+        let mut next = vec![number(ops); ops];
+        for op in (0..ops).rev() {
+            let own = number(op);
+            next[op] = if op == 0 || last[op] == own { own } else { next.get(op + 1).copied().unwrap_or(number(ops)) };
+        }
+        Issue { next, last }
+    }
+
+    /// The first position at or after this one where a move may be issued; positions go on into the next step.
+    pub(super) fn next(&self, position: usize) -> usize {
+        let ops = self.next.len();
+        position / ops * ops + self.next[position % ops] as usize
+    }
+
+    /// The last position at or before this one where a move may be issued.
+    pub(super) fn last(&self, position: usize) -> usize {
+        let ops = self.last.len();
+        position / ops * ops + self.last[position % ops] as usize
+    }
 }
 
 /// One tensor.
@@ -40,11 +105,11 @@ pub struct GapTensor {
 }
 
 impl GapTensor {
-    /// Position from which the tensor may travel in a gap that begins at `gap_start`: where it may travel beside uses, beside
-    /// the one before the gap, but never beside its birth, because moves are issued when an op begins, for what is there.
-    pub(super) fn first_travel(&self, gap_start: usize, beside_uses: bool) -> usize {
+    /// Position from which the tensor may travel in a gap that begins at `gap_start`: beside the use before the gap, but
+    /// never beside its birth, because moves are issued when an op begins, for what is there.
+    pub(super) fn first_travel(&self, gap_start: usize, issue: &Issue) -> usize {
         let at_birth = !self.persistent && gap_start == self.birth_op as usize + 1;
-        gap_start - usize::from(beside_uses && !at_birth)
+        issue.next(gap_start - usize::from(!at_birth))
     }
 }
 
@@ -57,4 +122,68 @@ pub struct GapUse {
     pub slow_ns: f64,
     /// Device time of the use when the tensor is fast, and when it is slow, in nanoseconds.
     pub busy_ns: [f64; 2],
+}
+
+impl GapProblem {
+    /// The step of a profile without tensors: costs of its ops, room for `room_bytes` at each of them.
+    #[must_use]
+    pub fn of_ops(profile: &Profile, costs: &Costs, migration: Migration, room_bytes: Vec<i64>) -> GapProblem {
+        let firsts: Vec<u32> = profile.layers.iter().map(|layer| layer.first_op).collect();
+        let slowest = Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
+        GapProblem {
+            base_ns: costs.ops.iter().map(|op| op.base_ns).collect(),
+            memory_ns: costs.ops.iter().map(|op| op.base_ns - op.slack_ns).collect(),
+            room_bytes,
+            tensors: Vec::new(),
+            promote_rate: migration.promote_rate,
+            demote_rate: migration.demote_rate,
+            taken: [
+                taken_by(costs, migration.promote_rate, slowest, Tier::FAST),
+                taken_by(costs, migration.demote_rate, Tier::FAST, slowest),
+            ],
+            issue: Issue::at_layers(profile.ops.len(), &firsts),
+        }
+    }
+}
+
+/// Parts of the fastest and the slowest device that a move takes; nothing where moves do not slow ops down.
+fn taken_by(costs: &Costs, rate: f64, from: Tier, to: Tier) -> [f64; 2] {
+    let mut taken = vec![0.0; costs.tiers.len()];
+    if costs.contends {
+        costs.add_move(&mut taken, rate, from, to);
+    }
+    [taken[0], taken[costs.tiers.len() - 1]]
+}
+
+impl GapTensor {
+    /// The part `share` of a buffer as a tensor of `size_bytes`; a use outside fast memory costs what the cheapest of the tiers
+    /// `below` makes it.
+    #[must_use]
+    pub fn part(
+        facts: &BufferFacts,
+        costs: &Costs,
+        below: RangeInclusive<usize>,
+        size_bytes: u64,
+        share: f64,
+    ) -> GapTensor {
+        let ranked = |rank: usize| Tier(u8::try_from(rank).unwrap_or(u8::MAX));
+        let slowest = ranked(*below.end());
+        let uses = facts.uses.iter().map(|used| {
+            let (op, read, written) = (used.op as usize, bytes_f64(used.read_bytes), bytes_f64(used.written_bytes));
+            let extra = |tier: Tier| read * costs.extra_read_ns(op, tier) + written * costs.extra_write_ns(op, tier);
+            let busy = |tier: Tier| {
+                let cost = costs.tier(tier);
+                costs.ops[op].scale * (read * cost.busy_read_ns + written * cost.busy_write_ns) * share
+            };
+            let slow_ns = below.clone().map(|rank| extra(ranked(rank))).fold(f64::INFINITY, f64::min);
+            GapUse { op: used.op, slow_ns: slow_ns * share, busy_ns: [busy(Tier::FAST), busy(slowest)] }
+        });
+        GapTensor {
+            size_bytes: i64::try_from(size_bytes).unwrap_or(i64::MAX),
+            birth_op: facts.birth_op,
+            death_op: facts.death_op,
+            persistent: facts.class == profile::Class::Persistent,
+            uses: uses.collect(),
+        }
+    }
 }

@@ -93,7 +93,7 @@ impl<'a> Stage<'a> {
             waits,
             tier: vec![None; self.problem.tensors.len()],
             travels: vec![None; self.problem.tensors.len()],
-            free: self.problem.room_bytes.iter().copied().min().unwrap_or(0),
+            free: self.problem.room_bytes.first().copied().unwrap_or(0),
             servers: [Server::default(), Server::default()],
             now: 0,
             result: Replayed { step_ns: 0.0, op_ns: vec![0.0; self.problem.base_ns.len()] },
@@ -142,6 +142,10 @@ impl Run<'_, '_> {
         let mut issued = 0;
         for op in 0..ops {
             self.now = step * ops as u64 + op as u64;
+            let room = &self.stage.problem.room_bytes;
+            if self.now > 0 {
+                self.free += room[op] - room[(op + ops - 1) % ops];
+            }
             let mut waited = 0.0;
             while let Some(planned) = self.choice.moves.get(issued).filter(|planned| planned.first_op as usize == op) {
                 self.issue(issued, *planned);

@@ -168,7 +168,7 @@ impl Router<'_, '_> {
 
     /// The transfer in a gap with the worth of its bandwidth; it may travel beside the use before the gap.
     fn travel(&self, way: Way, gap: Range<usize>, tensor: &GapTensor) -> Option<(Transfer, f64)> {
-        let first = tensor.first_travel(gap.start, self.state.problem.travel_beside_uses);
+        let first = tensor.first_travel(gap.start, &self.state.problem.issue);
         let transfer = self.state.find(way, first..gap.end, gap.start, tensor.size_bytes)?;
         let worth = self.prices.map_or(0.0, |prices| match way {
             Way::Out => prices.leave[first % self.state.ops()],

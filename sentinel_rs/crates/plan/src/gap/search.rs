@@ -97,7 +97,7 @@ impl Search<'_> {
                 moves.push(GapMove {
                     tensor: u32::try_from(index).unwrap_or(u32::MAX),
                     way: transfer.way,
-                    first_op: wrap(transfer.first()),
+                    first_op: wrap(self.state.problem.issue.last(transfer.first())),
                     last_op: wrap(transfer.last()),
                     due_op: wrap(due),
                 });

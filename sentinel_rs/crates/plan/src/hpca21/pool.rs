@@ -1,7 +1,7 @@
 //! The short-lived pool: one strip from offset 0 in which the buffers of all layers lie over each other.
 
 use crate::pack::{pack, pack_ceil, pack_within, Item};
-use profile::{BufferFacts, Class, OpFacts, Profile};
+use profile::{BufferFacts, OpFacts, Profile};
 use std::cmp::Ordering;
 use trace::page_ceil;
 
@@ -21,31 +21,32 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Packs all short-lived buffers, or as many as `limit_bytes` hold.
+    /// Packs the buffers `members`, or as many as `limit_bytes` hold.
     ///
     /// When there is too little room, buffers come in the order of their accesses per byte, so that what is left to slow
     /// memory is what is touched least for its size; the larger of equals comes last.
-    pub(crate) fn pack(profile: &Profile, limit_bytes: u64) -> Pool {
-        let short: Vec<usize> =
-            (0..profile.buffers.len()).filter(|&index| profile.buffers[index].class == Class::ShortLived).collect();
+    pub(crate) fn pack(profile: &Profile, members: &[usize], limit_bytes: u64) -> Pool {
         let order = HappensBefore::new(profile);
-        let items: Vec<Item> = short.iter().map(|&index| order.item(&profile.buffers[index])).collect();
-        let conflicts = |a: usize, b: usize| order.conflict(&profile.buffers[short[a]], &profile.buffers[short[b]]);
+        let items: Vec<Item> = members.iter().map(|&index| order.item(&profile.buffers[index])).collect();
+        let conflicts = |a: usize, b: usize| order.conflict(&profile.buffers[members[a]], &profile.buffers[members[b]]);
         let whole = pack(&items, conflicts);
         let placed: Vec<Option<u64>> = if whole.height_bytes <= limit_bytes {
             whole.offsets.iter().copied().map(Some).collect()
         } else {
-            let mut by_density: Vec<usize> = (0..short.len()).collect();
-            by_density.sort_by(|&a, &b| densest_first(&profile.buffers[short[a]], &profile.buffers[short[b]]));
+            let mut by_density: Vec<usize> = (0..members.len()).collect();
+            by_density.sort_by(|&a, &b| densest_first(&profile.buffers[members[a]], &profile.buffers[members[b]]));
             pack_within(&items, &by_density, limit_bytes, conflicts)
         };
         let mut offsets = vec![None; profile.buffers.len()];
         let mut extent_by_layer = vec![0; profile.layers.len()];
-        for (&index, offset) in short.iter().zip(placed) {
+        for (&index, offset) in members.iter().zip(placed) {
             let Some(offset) = offset else { continue };
             let buffer = &profile.buffers[index];
-            let extent = &mut extent_by_layer[profile.ops[buffer.birth_op as usize].layer as usize];
-            *extent = page_ceil(offset + pack_ceil(buffer.size_bytes)).max(*extent);
+            let layer_of = |op: u32| profile.ops[op as usize].layer as usize;
+            let end = page_ceil(offset + pack_ceil(buffer.size_bytes));
+            for extent in &mut extent_by_layer[layer_of(buffer.birth_op)..=layer_of(buffer.death_op)] {
+                *extent = end.max(*extent);
+            }
             offsets[index] = Some(offset);
         }
         Pool { offsets, extent_by_layer, whole_bytes: whole.height_bytes }
@@ -87,7 +88,7 @@ impl HappensBefore {
         if later.birth_op <= earlier.death_op {
             return true;
         }
-        let mut touching = earlier.access_ops.iter().rev().copied().chain(std::iter::once(earlier.birth_op));
+        let mut touching = earlier.uses.iter().rev().map(|used| used.op).chain(std::iter::once(earlier.birth_op));
         touching.any(|op| !self.is_done(op, later.birth_op))
     }
 

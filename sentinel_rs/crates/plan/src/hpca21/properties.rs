@@ -26,7 +26,7 @@ fn planned_fast_at(plan: &Plan, profile: &Profile, op: u32, unit_is_fast: &[bool
         UnitHome::Arena { .. } => plan
             .slots
             .iter()
-            .filter(|slot| matches!(slot.place, Place::Unit { unit, .. } if unit as usize == index))
+            .filter(|slot| matches!(slot.place, Place::Units { first, .. } if first as usize == index))
             .any(|slot| live(&slot)),
     });
     pool + live_units.map(|(_, unit)| unit.len_bytes).sum::<u64>()

@@ -22,7 +22,7 @@ fn place_of(plan: &Plan, profile: &Profile, buffer: usize) -> Place {
 
 fn unit_of(plan: &Plan, profile: &Profile, buffer: usize) -> (u32, u64) {
     match place_of(plan, profile, buffer) {
-        Place::Unit { unit, offset_bytes } => (unit, offset_bytes),
+        Place::Units { first, offset_bytes, .. } => (first, offset_bytes),
         other => panic!("{other:?}"),
     }
 }
@@ -143,7 +143,7 @@ fn with_several_threads_buffers_share_an_address_only_when_one_is_known_to_be_de
     for birth in [0, 1, 50] {
         let buffer = add(&mut profile, Class::ShortLived, PAGE, &[0], birth);
         profile.buffers[buffer].birth_op = birth;
-        profile.buffers[buffer].access_ops = vec![birth];
+        profile.buffers[buffer].uses = vec![BufferUse { op: birth, read_bytes: PAGE, written_bytes: 0 }];
     }
     let pool = |profile: &Profile| hpca21(profile, 100 * PAGE, &page_per_us()).unwrap().pool_bytes / PAGE;
     assert_eq!(pool(&profile), 1, "one op at a time");

@@ -63,7 +63,7 @@ pub(crate) fn coallocate(profile: &Profile, arena_begin: u64) -> Coallocation {
         let mut death_op = 0;
         for index in members {
             let buffer = &profile.buffers[index];
-            result.places[index] = Some(Place::Unit { unit, offset_bytes: end });
+            result.places[index] = Some(Place::Units { first: unit, count: 1, offset_bytes: end });
             end += pack_ceil(buffer.size_bytes);
             accesses += buffer.access_count();
             death_op = death_op.max(buffer.death_op);

@@ -7,11 +7,11 @@
 //! a line on a write and writing back a dirty one cost the op slow reads and writes.
 
 use crate::engine::{Policy, Ready};
-use crate::model::Demand;
 use crate::workload::to_f64;
 use crate::world::{Job, SimError, Start, World};
 use crate::Workload;
 use place::Heap;
+use plan::Demand;
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// One line: which page of the address space it holds, plus one, and whether it was written.

@@ -56,7 +56,7 @@ impl Program {
 pub fn static_optimum(workload: &Workload, costs: &Costs, fast_budget_bytes: u64) -> Schedule {
     let movable: Vec<u32> = (0_u32..)
         .zip(&workload.profile.buffers)
-        .filter(|(_, facts)| facts.class != Class::External && !facts.access_ops.is_empty() && facts.size_bytes > 0)
+        .filter(|(_, facts)| facts.class != Class::External && !facts.uses.is_empty() && facts.size_bytes > 0)
         .map(|(index, _)| index)
         .collect();
     let mut column_of = vec![usize::MAX; workload.profile.buffers.len()];

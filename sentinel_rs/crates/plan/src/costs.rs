@@ -1,10 +1,11 @@
-//! The cost model that the simulator, the planner and the lower bound share; `docs/policy.md`, section Model, says why.
+//! The cost model that planners, the simulator and the lower bound share; `docs/policy.md`, section Model, says why.
 //!
 //! Time is counted in nanoseconds of the *recording*. A recording machine is not the machine that is simulated, so one
 //! number per workload, the time scale κ, says how many recorded nanoseconds one nanosecond of the simulated machine is.
 
-use crate::workload::{to_f64, Workload};
-use plan::Machine;
+use crate::machine::bytes_f64;
+use crate::Machine;
+use profile::{Class, Profile};
 use trace::Tier;
 
 /// Migration takes at most this part of a device's time from an op that wants it: two clients share evenly.
@@ -86,38 +87,23 @@ pub struct Demand {
     pub busy_ns: Vec<f64>,
 }
 
-/// Budget and migration speed: what a run varies.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Setting {
-    /// Bytes that may be in each tier but the last, by rank; the first is the fast budget.
-    pub budget_bytes: Vec<u64>,
-    /// Speed of moves towards faster tiers, in bytes per recorded nanosecond.
-    pub promote_rate: f64,
-    /// Speed of moves towards slower tiers, in bytes per recorded nanosecond.
-    pub demote_rate: f64,
-}
-
 impl Costs {
-    /// The model of `workload` on `machine`.
+    /// The model of a step on `machine`, which was recorded with so many `threads` inside an op.
     ///
     /// # Errors
     /// When a ratio is asked for that the machine cannot give this workload.
-    pub fn new(workload: &Workload, machine: &Machine, memory: MemoryTime) -> Result<Costs, ModelError> {
+    pub fn new(profile: &Profile, threads: u32, machine: &Machine, memory: MemoryTime) -> Result<Costs, ModelError> {
         let emulated = memory == MemoryTime::Emulated;
-        let threads = machine.threads.filter(|_| !emulated).unwrap_or(workload.threads);
+        let threads = machine.threads.filter(|_| !emulated).unwrap_or(threads);
         let tiers = tier_costs(machine, threads);
+        let traffic = traffic_by_op(profile);
         let memory_ns = |cost: &TierCost| -> Vec<f64> {
-            let per_op = |op: &crate::OpUse| {
-                op.uses
-                    .iter()
-                    .map(|u| to_f64(u.read_bytes) * cost.read_ns + to_f64(u.written_bytes) * cost.write_ns)
-                    .sum()
-            };
-            workload.ops.iter().map(per_op).collect()
+            traffic.iter().map(|[read, written]| read * cost.read_ns + written * cost.write_ns).collect()
         };
         let fast = memory_ns(&tiers[0]);
         let slow = memory_ns(&tiers[tiers.len() - 1]);
-        let base: Vec<f64> = workload.ops.iter().map(|op| op.base_ns).collect();
+        let base: Vec<f64> = profile.ops.iter().map(|op| bytes_f64(op.time_ns)).collect();
+        let step_ns: f64 = base.iter().sum();
         let kappa = match memory {
             MemoryTime::Scale(kappa) => kappa,
             MemoryTime::Emulated => 1.0,
@@ -143,7 +129,7 @@ impl Costs {
         let total: f64 = fast.iter().sum();
         let scaled: f64 = ops.iter().zip(&fast).map(|(op, &fast_ns)| op.scale * fast_ns).sum();
         let time_scale = if total > 0.0 && scaled > 0.0 { scaled / total } else { 1.0 };
-        let memory_share = if workload.step_ns > 0.0 { scaled / workload.step_ns } else { 0.0 };
+        let memory_share = if step_ns > 0.0 { scaled / step_ns } else { 0.0 };
         Ok(Costs { tiers, ops, time_scale, memory_share, contends: !emulated })
     }
 
@@ -205,62 +191,35 @@ impl Costs {
 
     /// Time of a step with everything in one tier, without migration.
     #[must_use]
-    pub fn step_in_tier_ns(&self, workload: &Workload, tier: Tier) -> f64 {
+    pub fn step_in_tier_ns(&self, profile: &Profile, tier: Tier) -> f64 {
         let idle = vec![0.0; self.tiers.len()];
-        let per_op = |(index, op): (usize, &crate::OpUse)| {
+        let per_op = |(op, [read, written]): (usize, [f64; 2])| {
             let mut demand = self.no_demand();
-            for u in &op.uses {
-                self.add(&mut demand, index, tier, to_f64(u.read_bytes), to_f64(u.written_bytes));
-            }
-            self.op_time_ns(index, &demand, &idle)
+            self.add(&mut demand, op, tier, read, written);
+            self.op_time_ns(op, &demand, &idle)
         };
-        workload.ops.iter().enumerate().map(per_op).sum()
+        traffic_by_op(profile).into_iter().enumerate().map(per_op).sum()
     }
 }
 
-impl Setting {
-    /// A fast budget, and migration that can move `m_hat` times the step's peak per direction in one all-fast step.
-    #[must_use]
-    pub fn with_m_hat(workload: &Workload, fast_budget_bytes: u64, m_hat: f64) -> Setting {
-        let rate = m_hat * to_f64(workload.profile.peak_live_bytes) / workload.step_ns.max(1.0);
-        Setting { budget_bytes: vec![fast_budget_bytes], promote_rate: rate, demote_rate: rate }
-    }
-
-    /// A fast budget, and migration at these 10^9 bytes per second of the simulated machine.
-    #[must_use]
-    pub fn with_gbps(costs: &Costs, fast_budget_bytes: u64, promote_gbps: f64, demote_gbps: f64) -> Setting {
-        Setting {
-            budget_bytes: vec![fast_budget_bytes],
-            promote_rate: promote_gbps / costs.time_scale,
-            demote_rate: demote_gbps / costs.time_scale,
+/// Bytes that each op reads and writes in memory that Sentinel owns.
+fn traffic_by_op(profile: &Profile) -> Vec<[f64; 2]> {
+    let mut traffic = vec![[0.0; 2]; profile.ops.len()];
+    for facts in profile.buffers.iter().filter(|facts| facts.class != Class::External) {
+        for used in &facts.uses {
+            let [read, written] = &mut traffic[used.op as usize];
+            *read += bytes_f64(used.read_bytes);
+            *written += bytes_f64(used.written_bytes);
         }
     }
-
-    /// Bytes that may be in the fastest tier.
-    #[must_use]
-    pub fn fast_budget_bytes(&self) -> u64 {
-        self.budget_bytes[0]
-    }
-
-    /// m̂ of the slower direction: migration rate × all-fast step time ÷ peak.
-    #[must_use]
-    pub fn m_hat(&self, workload: &Workload) -> f64 {
-        let peak = to_f64(workload.profile.peak_live_bytes).max(1.0);
-        self.promote_rate.min(self.demote_rate) * workload.step_ns / peak
-    }
-
-    /// The machine whose migration speed is this setting's, for planners that count in recorded nanoseconds.
-    #[must_use]
-    pub fn machine_for_planning(&self, machine: &Machine) -> Machine {
-        Machine { promote_gbps: self.promote_rate, demote_gbps: self.demote_rate, ..machine.clone() }
-    }
+    traffic
 }
 
 fn tier_costs(machine: &Machine, threads: u32) -> Vec<TierCost> {
     let ranks = (0..machine.tiers.len()).map(|rank| Tier(u8::try_from(rank).unwrap_or(u8::MAX)));
     let per_byte = |tier: Tier, read: u64, write: u64| {
         // Per mebibyte, so that the whole formula stays in one place.
-        machine.memory_time_ns(tier, read << 20, write << 20, threads) / to_f64(1 << 20)
+        machine.memory_time_ns(tier, read << 20, write << 20, threads) / bytes_f64(1 << 20)
     };
     ranks
         .zip(&machine.tiers)

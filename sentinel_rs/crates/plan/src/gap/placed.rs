@@ -1,0 +1,286 @@
+//! The policy as a [`Plan`]: what the search decides about each buffer, given addresses.
+//!
+//! Buffers that stay fast all their life share the pool, those that stay slow share one region that never moves, and
+//! what moves has pages of its own, in units small enough that a transfer blocks neither its server nor its room for long.
+
+use super::{gap_choice, GapChoice, GapProblem, GapTensor, Migration, Way};
+use crate::hpca21::pool::Pool;
+use crate::layout::{slots, Space};
+use crate::machine::bytes_f64;
+use crate::{Costs, Interval, Move, Place, Plan, PlanError, Unit, UnitHome};
+use profile::{Class, Profile};
+use trace::{page_ceil, Tier, PAGE_BYTES};
+
+/// A unit is at most the planned fast bytes divided by this.
+const GRAINS: u64 = 64;
+/// Buffers below twice this are one unit: records of which page is where look at every 64th page of a long range.
+const GRAIN_MIN_BYTES: u64 = 64 * PAGE_BYTES;
+/// The smallest buffers are fast without being asked, as long as they take at most this part of the planned fast bytes.
+const SMALL_SHARE: u64 = 50;
+
+/// Plans a step for `fast_budget_bytes` of fast memory.
+///
+/// # Errors
+/// When the profile has no op or the budget is zero.
+pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: Migration) -> Result<Plan, PlanError> {
+    let space = Space::new(profile, fast_budget_bytes)?;
+    let small = small_buffers(profile, space.planned_bytes);
+    let planner =
+        Planner { profile, costs, migration, grain_bytes: (space.planned_bytes / GRAINS).max(GRAIN_MIN_BYTES) };
+    // Who stays fast for life is known only after a first search, and the pool's room only after they are packed.
+    let small_room = Pool::pack(profile, &small, space.planned_bytes);
+    let first = planner.decide(&small_room, space.planned_bytes);
+    let mut pooled = small;
+    pooled.extend(first.always(true));
+    pooled.sort_unstable();
+    let pool = Pool::pack(profile, &pooled, space.planned_bytes);
+    let decided = planner.decide(&pool, space.planned_bytes);
+    Ok(Builder::new(profile, &pool).plan(&decided, space))
+}
+
+/// Step buffers up to the largest size at which all of them together stay below their share.
+fn small_buffers(profile: &Profile, planned_bytes: u64) -> Vec<usize> {
+    let in_step = |class: Class| matches!(class, Class::ShortLived | Class::LongLived);
+    let mut limit = planned_bytes / SMALL_SHARE;
+    loop {
+        let is = |index: &usize| {
+            let facts = &profile.buffers[*index];
+            in_step(facts.class) && facts.size_bytes <= limit
+        };
+        let chosen: Vec<usize> = (0..profile.buffers.len()).filter(is).collect();
+        if chosen.is_empty() || peak_bytes(profile, &chosen) <= planned_bytes / SMALL_SHARE {
+            return chosen;
+        }
+        limit /= 2;
+    }
+}
+
+/// Largest sum at any op of the sizes of these buffers.
+fn peak_bytes(profile: &Profile, members: &[usize]) -> u64 {
+    let mut change = vec![0_i64; profile.ops.len() + 1];
+    for facts in members.iter().map(|&index| &profile.buffers[index]) {
+        change[facts.birth_op as usize] += signed(facts.size_bytes);
+        change[facts.death_op as usize + 1] -= signed(facts.size_bytes);
+    }
+    let sums = change.into_iter().scan(0_i64, |sum, change| {
+        *sum += change;
+        Some(*sum)
+    });
+    sums.max().map_or(0, i64::unsigned_abs)
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn tier(fast: bool) -> Tier {
+    if fast {
+        Tier::FAST
+    } else {
+        Tier::SLOW
+    }
+}
+
+/// What a search works from.
+struct Planner<'a> {
+    profile: &'a Profile,
+    costs: &'a Costs,
+    migration: Migration,
+    grain_bytes: u64,
+}
+
+/// What a search decided about the buffers that are not in the pool.
+struct Decided {
+    /// Buffer index, and its tensors in the problem.
+    buffers: Vec<(usize, std::ops::Range<usize>)>,
+    problem: GapProblem,
+    choice: GapChoice,
+    /// By tensor: whether it moves.
+    moves: Vec<bool>,
+}
+
+impl Planner<'_> {
+    fn decide(&self, pool: &Pool, planned_bytes: u64) -> Decided {
+        let rooms = self.profile.ops.iter().map(|op| signed(planned_bytes - pool.extent_by_layer[op.layer as usize]));
+        let mut problem = GapProblem::of_ops(self.profile, self.costs, self.migration, rooms.collect());
+        let mut buffers = Vec::new();
+        for (index, facts) in self.profile.buffers.iter().enumerate() {
+            let takes_part = match facts.class {
+                Class::ShortLived | Class::LongLived => pool.offsets[index].is_none(),
+                Class::Persistent => facts.size_bytes >= PAGE_BYTES,
+                Class::Escaping | Class::Scratch | Class::External => false,
+            };
+            if !takes_part {
+                continue;
+            }
+            let pages = page_ceil(facts.size_bytes) / PAGE_BYTES;
+            // A persistent buffer has one state for all of its pages.
+            let most = if facts.class == Class::Persistent { 1 } else { pages };
+            let parts = facts.size_bytes.div_ceil(self.grain_bytes).clamp(1, most.max(1));
+            let begin = problem.tensors.len();
+            let mut rest = pages;
+            for part in 0..parts {
+                let own = rest / (parts - part);
+                rest -= own;
+                let share = bytes_f64(own) / bytes_f64(pages.max(1));
+                let last = self.costs.tiers.len() - 1;
+                problem.tensors.push(GapTensor::part(facts, self.costs, last..=last, own * PAGE_BYTES, share));
+            }
+            buffers.push((index, begin..problem.tensors.len()));
+        }
+        let choice = gap_choice(&problem);
+        let mut moves = vec![false; problem.tensors.len()];
+        for step in &choice.moves {
+            moves[step.tensor as usize] = true;
+        }
+        Decided { buffers, problem, choice, moves }
+    }
+}
+
+impl Decided {
+    /// Step buffers that are in one tier, the fast or the slow one, from birth to death.
+    fn always(&self, fast: bool) -> impl Iterator<Item = usize> + '_ {
+        let stays = move |tensor: usize| self.choice.born_fast[tensor] == fast && !self.moves[tensor];
+        let own = self.buffers.iter().filter(|(_, tensors)| !self.problem.tensors[tensors.start].persistent);
+        own.filter(move |(_, tensors)| tensors.clone().all(stays)).map(|&(buffer, _)| buffer)
+    }
+}
+
+/// Gives addresses.
+struct Builder<'a> {
+    profile: &'a Profile,
+    pool_bytes: u64,
+    extent_by_layer: &'a [u64],
+    places: Vec<Option<Place>>,
+    units: Vec<Unit>,
+    end_bytes: u64,
+}
+
+impl<'a> Builder<'a> {
+    fn new(profile: &'a Profile, pool: &'a Pool) -> Builder<'a> {
+        let pool_bytes = pool.extent_by_layer.iter().copied().max().unwrap_or(0);
+        let in_pool = |offset: &Option<u64>| offset.map(|offset_bytes| Place::Pool { offset_bytes });
+        Builder {
+            profile,
+            pool_bytes,
+            extent_by_layer: &pool.extent_by_layer,
+            places: pool.offsets.iter().map(in_pool).collect(),
+            units: Vec::new(),
+            end_bytes: pool_bytes,
+        }
+    }
+
+    fn plan(mut self, decided: &Decided, space: Space) -> Plan {
+        self.put_slow(&decided.always(false).collect::<Vec<_>>());
+        let mut unit_of = vec![u32::MAX; decided.problem.tensors.len()];
+        for (buffer, tensors) in &decided.buffers {
+            if self.places[*buffer].is_none() {
+                self.put(*buffer, tensors.clone(), decided, &mut unit_of);
+            }
+        }
+        let moves = self.moves(&decided.choice, &unit_of);
+        for (tensor, &unit) in unit_of.iter().enumerate() {
+            if decided.problem.tensors[tensor].persistent {
+                // What its last move leaves it in is what the next step finds.
+                let last = moves.iter().rfind(|step| step.unit == unit);
+                self.units[unit as usize].birth_tier = last.map_or(tier(decided.choice.born_fast[tensor]), |m| m.to);
+            }
+        }
+        let most = self.extent_by_layer.iter().copied().max().unwrap_or(0);
+        Plan {
+            fast_budget_bytes: space.budget_bytes,
+            fast_needed_bytes: page_ceil(most) + space.unplanned_want,
+            unplanned_bytes: space.unplanned_bytes,
+            arena_bytes: self.end_bytes,
+            pool_bytes: self.pool_bytes,
+            slots: slots(self.profile, &self.places),
+            layer_first_op: self.profile.layers.iter().map(|layer| layer.first_op).collect(),
+            may_be_late: false,
+            units: self.units,
+            intervals: intervals(moves, self.extent_by_layer),
+        }
+    }
+
+    /// One region for everything that is slow for life.
+    fn put_slow(&mut self, members: &[usize]) {
+        if members.is_empty() {
+            return;
+        }
+        let region = Pool::pack(self.profile, members, u64::MAX);
+        let first = self.next_unit();
+        let mut accesses = 0;
+        for &member in members {
+            let Some(offset) = region.offsets[member] else { continue };
+            let place = Place::Units { first, count: 1, offset_bytes: self.end_bytes + offset };
+            self.places[member] = Some(place);
+            accesses += self.profile.buffers[member].access_count();
+        }
+        let layers = (0..u32::try_from(self.profile.layers.len()).unwrap_or(u32::MAX)).collect();
+        let len_bytes = page_ceil(region.extent_by_layer.iter().copied().max().unwrap_or(0));
+        let home = UnitHome::Arena { offset_bytes: self.end_bytes };
+        self.units.push(Unit { home, len_bytes, birth_tier: Tier::SLOW, layers, accesses });
+        self.end_bytes += len_bytes;
+    }
+
+    fn next_unit(&self) -> u32 {
+        u32::try_from(self.units.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Units for the tensors of a buffer, one after the other.
+    fn put(&mut self, buffer: usize, tensors: std::ops::Range<usize>, decided: &Decided, unit_of: &mut [u32]) {
+        let facts = &self.profile.buffers[buffer];
+        let persistent = facts.class == Class::Persistent;
+        if !persistent {
+            let count = u32::try_from(tensors.len()).unwrap_or(u32::MAX);
+            self.places[buffer] = Some(Place::Units { first: self.next_unit(), count, offset_bytes: self.end_bytes });
+        }
+        for tensor in tensors {
+            unit_of[tensor] = self.next_unit();
+            let len_bytes = decided.problem.tensors[tensor].size_bytes.unsigned_abs();
+            let home = if persistent {
+                UnitHome::Persistent { buffer: u32::try_from(buffer).unwrap_or(u32::MAX) }
+            } else {
+                UnitHome::Arena { offset_bytes: self.end_bytes }
+            };
+            let birth_tier = tier(decided.choice.born_fast[tensor]);
+            let (layers, accesses) = (facts.layers.clone(), facts.access_count());
+            self.units.push(Unit { home, len_bytes, birth_tier, layers, accesses });
+            self.end_bytes += if persistent { 0 } else { len_bytes };
+        }
+    }
+
+    /// Moves by layer of issue, in the order of the search.
+    fn moves(&self, choice: &GapChoice, unit_of: &[u32]) -> Vec<Move> {
+        let layers = &self.profile.layers;
+        let due_layer = |op: u32| {
+            let first = layers.partition_point(|layer| layer.first_op < op);
+            u32::try_from(first % layers.len()).unwrap_or(u32::MAX)
+        };
+        let planned = choice.moves.iter().map(|step| Move {
+            issue_layer: self.profile.ops[step.first_op as usize].layer,
+            due_layer: due_layer(step.due_op),
+            unit: unit_of[step.tensor as usize],
+            to: tier(step.way == Way::In),
+        });
+        let mut moves: Vec<Move> = planned.collect();
+        moves.sort_by_key(|step| step.issue_layer);
+        moves
+    }
+}
+
+/// An interval begins wherever something moves or the pool changes.
+fn intervals(moves: Vec<Move>, extent_by_layer: &[u64]) -> Vec<Interval> {
+    let mut intervals: Vec<Interval> = Vec::new();
+    let mut moves = moves.into_iter().peekable();
+    for (layer, &pool_bytes) in (0_u32..).zip(extent_by_layer) {
+        let mut issued = Vec::new();
+        while let Some(step) = moves.next_if(|step| step.issue_layer == layer) {
+            issued.push(step);
+        }
+        match intervals.last_mut().filter(|last| issued.is_empty() && last.pool_bytes == pool_bytes) {
+            Some(last) => last.last_layer = layer,
+            None => intervals.push(Interval { first_layer: layer, last_layer: layer, pool_bytes, moves: issued }),
+        }
+    }
+    intervals
+}
