@@ -249,10 +249,8 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
 fn planning_case(text: &str) -> Result<Case, String> {
     let accepted = "accepted is POLICY:BUFFERS, such as hpca21:1000";
     let (policy, buffers) = text.split_once(':').ok_or(accepted)?;
-    let case = Case {
-        policy: Policy::by_name(policy).ok_or(accepted)?,
-        buffers: buffers.parse().map_err(|_| accepted)?,
-    };
+    let case =
+        Case { policy: Policy::by_name(policy).ok_or(accepted)?, buffers: buffers.parse().map_err(|_| accepted)? };
     enough(case.buffers)?;
     Ok(case)
 }

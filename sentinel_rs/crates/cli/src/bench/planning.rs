@@ -164,7 +164,10 @@ fn check(profile: &Profile, plan: &Plan) -> anyhow::Result<()> {
     let keyed = profile.buffers.iter().filter(|buffer| buffer.key.is_some()).count();
     let fast = plan.fast_bytes_by_layer(profile).into_iter().max().unwrap_or(0);
     if plan.slots.len() != keyed || fast > plan.fast_budget_bytes {
-        bail!("the plan has {} slots of {keyed} and takes {fast} bytes; this is a defect of the planner", plan.slots.len());
+        bail!(
+            "the plan has {} slots of {keyed} and takes {fast} bytes; this is a defect of the planner",
+            plan.slots.len()
+        );
     }
     Ok(())
 }

@@ -11,7 +11,6 @@ mod strip;
 mod tests;
 
 pub use greedy::pack;
-pub(crate) use greedy::pack_within;
 
 use search::{improve, Budget, SEARCHED_MAX};
 use skyline::fill;
