@@ -1,6 +1,6 @@
 //! The short-lived pool: one strip from offset 0 in which the buffers of all layers lie over each other.
 
-use crate::pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};
+use crate::pack::{load_bytes, pack, pack_ceil, pack_lifetimes, pack_within, Effort, Item, Packing, PACK_ALIGN_BYTES};
 use profile::{BufferFacts, Class, OpFacts, Profile};
 use std::cmp::Ordering;
 use trace::page_ceil;
@@ -10,7 +10,7 @@ use trace::page_ceil;
 /// fails and the buffer goes to the heap.
 const APART_OPS: u32 = 48;
 
-/// Up to this many buffers are packed greedily too where lifetimes as intervals say too much; each greedy packing compares
+/// Up to this many buffers are packed greedily too, where lifetimes as intervals say too much or room is short; that compares
 /// most pairs of buffers of the same time.
 const GREEDY_MAX: usize = 8192;
 
@@ -43,7 +43,8 @@ impl Pool {
         } else {
             let mut by_density: Vec<usize> = (0..short.len()).collect();
             by_density.sort_by(|&a, &b| densest_first(&profile.buffers[short[a]], &profile.buffers[short[b]]));
-            pack_below(&items, &by_density, limit_bytes)
+            let placed = pack_below(&items, &by_density, limit_bytes);
+            settle(&uses, &items, placed, &by_density, limit_bytes)
         };
         let mut offsets = vec![None; profile.buffers.len()];
         let mut extent_by_layer = vec![0; profile.layers.len()];
@@ -86,7 +87,7 @@ fn pack_whole(uses: &[Use], items: &[Item]) -> Packing {
 /// Offsets below `limit_bytes` for as many items as fit when they come in this order; `None` for the others.
 ///
 /// An item is let in when no op would have more than `limit_bytes` alive. The packing of those is hardly higher than that,
-/// and what is above it has no room after all.
+/// and what is above it is left out.
 fn pack_below(items: &[Item], order: &[usize], limit_bytes: u64) -> Vec<Option<u64>> {
     let op_count = items.iter().map(|item| item.last_op as usize + 1).max().unwrap_or(0);
     let mut load = vec![0_u64; op_count];
@@ -108,6 +109,26 @@ fn pack_below(items: &[Item], order: &[usize], limit_bytes: u64) -> Vec<Option<u
         offsets[index] = fits.then_some(offset);
     }
     offsets
+}
+
+/// Lets placed items sink into the gaps below them, the lowest first; then come the others, in the order of `order`, into
+/// gaps that are left.
+///
+/// No item rises: when its turn comes, those that lay below it lie no higher than they did.
+fn settle(
+    uses: &[Use],
+    items: &[Item],
+    placed: Vec<Option<u64>>,
+    order: &[usize],
+    limit_bytes: u64,
+) -> Vec<Option<u64>> {
+    if uses.len() > GREEDY_MAX {
+        return placed;
+    }
+    let mut upwards = order.to_vec();
+    // The sort is stable: those without a place keep their order.
+    upwards.sort_by_key(|&index| placed[index].unwrap_or(u64::MAX));
+    pack_within(items, &upwards, limit_bytes, |a, b| uses[a].conflicts(&uses[b]))
 }
 
 /// When a buffer is in the way of others.

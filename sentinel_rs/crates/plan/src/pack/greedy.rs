@@ -24,7 +24,8 @@ pub fn pack(items: &[Item], conflicts: impl Fn(usize, usize) -> bool) -> Packing
     let mut best: Option<Packing> = None;
     let mut looked = 0;
     for (order, fit) in orders(items) {
-        let offsets = place_in_order(items, &order, fit, &conflicts, &mut looked);
+        let offsets = place_in_order(items, &order, fit, u64::MAX, &conflicts, &mut looked);
+        let offsets: Vec<u64> = offsets.into_iter().map(Option::unwrap_or_default).collect();
         let height_bytes = height(items, &offsets);
         if best.as_ref().is_none_or(|best| height_bytes < best.height_bytes) {
             best = Some(Packing { offsets, height_bytes });
@@ -34,6 +35,17 @@ pub fn pack(items: &[Item], conflicts: impl Fn(usize, usize) -> bool) -> Packing
         }
     }
     best.unwrap_or(Packing { offsets: Vec::new(), height_bytes: 0 })
+}
+
+/// Offsets below `limit_bytes` for as many items as fit when they come in the order of `order`, each into the lowest gap;
+/// `None` for an item that finds no gap.
+pub(crate) fn pack_within(
+    items: &[Item],
+    order: &[usize],
+    limit_bytes: u64,
+    conflicts: impl Fn(usize, usize) -> bool,
+) -> Vec<Option<u64>> {
+    place_in_order(items, order, Fit::Lowest, limit_bytes, &conflicts, &mut 0)
 }
 
 fn orders(items: &[Item]) -> Vec<(Vec<usize>, Fit)> {
@@ -129,18 +141,21 @@ fn place_in_order(
     items: &[Item],
     order: &[usize],
     fit: Fit,
+    limit_bytes: u64,
     conflicts: &impl Fn(usize, usize) -> bool,
     looked: &mut u64,
-) -> Vec<u64> {
-    let mut offsets = vec![0; items.len()];
+) -> Vec<Option<u64>> {
+    let mut offsets = vec![None; items.len()];
     let mut shelves = Shelves::new(items);
     for &index in order {
         let item = items[index];
         let size = pack_ceil(item.size_bytes);
         let offset = shelves.find_gap(item, size, fit, |other| conflicts(index, other), looked);
         let end = offset.saturating_add(size);
-        offsets[index] = offset;
-        shelves.put(item, Placed { offset, index, end, first_op: item.first_op, last_op: item.last_op });
+        if end <= limit_bytes {
+            offsets[index] = Some(offset);
+            shelves.put(item, Placed { offset, index, end, first_op: item.first_op, last_op: item.last_op });
+        }
     }
     offsets
 }
@@ -228,6 +243,13 @@ mod tests {
         let unit = PACK_ALIGN_BYTES;
         let items = [item(unit, 0, 1), item(2 * unit, 1, 2), item(unit, 2, 3), item(3 * unit, 3, 4)];
         assert_eq!(pack(&items, |_, _| true).height_bytes, 4 * unit);
+    }
+
+    #[test]
+    fn a_limit_leaves_out_what_comes_too_late() {
+        let items = [item(1024, 0, 2), item(512, 1, 1), item(512, 2, 3)];
+        let offsets = pack_within(&items, &[1, 0, 2], 1024, |_, _| true);
+        assert_eq!(offsets, [None, Some(0), Some(0)]);
     }
 
     fn items() -> impl Strategy<Value = Vec<Item>> {

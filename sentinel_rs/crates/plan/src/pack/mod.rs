@@ -11,6 +11,7 @@ mod strip;
 mod tests;
 
 pub use greedy::pack;
+pub(crate) use greedy::pack_within;
 
 use search::{improve, Budget, SEARCHED_MAX};
 use skyline::fill;
