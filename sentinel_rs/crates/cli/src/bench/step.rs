@@ -25,12 +25,12 @@ impl Dice {
     fn draw(&mut self, below: u32) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let high = self.0 >> 32;
-        u32::try_from(high * u64::from(below) >> 32).unwrap_or(0)
+        u32::try_from((high * u64::from(below)) >> 32).unwrap_or(0)
     }
 
     /// How often a coin in a row shows heads, at most `most` times.
     fn heads(&mut self, most: u32) -> u32 {
-        (self.draw(u32::MAX) | 1 << most).trailing_zeros()
+        (self.draw(u32::MAX) | (1 << most)).trailing_zeros()
     }
 
     /// From `SLOT_MIN_BYTES` up; twice the size is half as likely.
