@@ -35,6 +35,13 @@ def test_help_lists_the_commands():
     assert run_dev()[0] != 0
 
 
+def test_bench_alone_lists_the_benchmarks():
+    code, output, _ = run_dev("bench")
+    assert code == 0 and {"packing", "planning", "policies"} <= set(
+        output.strip().split(": ")[1].split(", ")
+    )
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [

@@ -30,6 +30,9 @@ PYTHON_API = ROOT / "tensorflow" / "python" / "sentinel"
 SCHEMA = ROOT / "tensorflow" / "core" / "protobuf" / "sentinel.proto"
 WHEELS = BUILD / "wheel"
 
+# Benchmarks that need no TensorFlow: `sentinel bench NAME`.
+PLANNER_BENCHES = ("packing", "planning", "policies")
+
 
 def setup(arguments=()):
     """Makes everything that a checkout needs to run; what is up to date is left alone."""
@@ -96,18 +99,21 @@ def demo(arguments):
 
 
 def bench(arguments):
-    """Runs one benchmark by name, or lists them."""
-    names = sorted(path.stem for path in (ROOT / "bench").glob("*.py"))
+    """Runs one benchmark by name, or lists them: those of the planner by its command-line tool, others from bench/."""
+    names = sorted(PLANNER_BENCHES + tuple(path.stem for path in (ROOT / "bench").glob("*.py")))
     if not arguments or arguments[0] not in names:
-        have = ", ".join(names) if names else "none yet"
+        have = ", ".join(names)
         if arguments:
             raise Stop("there is no benchmark '%s'; there are: %s" % (arguments[0], have))
         print("benchmarks: " + have)
         return 0
     setup()
-    return _call(
-        [VENV / "bin" / "python", ROOT / "bench" / (arguments[0] + ".py")] + list(arguments[1:])
-    )
+    name, options = arguments[0], list(arguments[1:])
+    if name in PLANNER_BENCHES:
+        manifest = ROOT / "sentinel_rs" / "Cargo.toml"
+        cargo = ["cargo", "run", "--quiet", "--release", "--locked", "--manifest-path", manifest]
+        return _call(cargo + ["--package", "cli", "--", "bench", name] + options)
+    return _call([VENV / "bin" / "python", ROOT / "bench" / (name + ".py")] + options)
 
 
 def check(arguments):

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use plan::Machine;
+use plan::{Machine, Policy};
 use sim::MemoryTime;
 
 use crate::amount::Budget;
+use crate::bench::planning::{Case, BUFFERS_MIN};
 use crate::simulate::{parse_budgets, parse_policies, Migration, Question};
 
 /// What was typed.
@@ -149,6 +150,15 @@ enum TypedBench {
         #[arg(long, value_name = "S", default_value_t = 60)]
         exact_seconds: u64,
     },
+    /// Plan synthetic steps of growing size with every policy that plans: CPU seconds, memory, how they grow
+    Planning {
+        /// Buffers of each step, separated by commas; a tenth as many ops
+        #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1000,10000,100000,1000000")]
+        buffers: Vec<u32>,
+        /// Measure one POLICY:BUFFERS in this process, and print that only
+        #[arg(long, value_name = "CASE", hide = true)]
+        case: Option<String>,
+    },
 }
 
 /// What to do.
@@ -165,6 +175,10 @@ pub enum Command {
     Stats { file: PathBuf, json: bool },
     /// Measure packing.
     BenchPacking { data: PathBuf, traces: Vec<PathBuf>, exact_limit: Duration },
+    /// Measure planning at these numbers of buffers.
+    BenchPlanning { buffers: Vec<u32> },
+    /// Measure planning in this process.
+    BenchPlanningCase(Case),
     /// Plan with the published policy.
     Plan { file: PathBuf, fast: Budget, machine: Machine, json: bool },
 }
@@ -215,6 +229,13 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
         TypedCommand::Bench { command: TypedBench::Packing { traces, data, exact_seconds } } => {
             Command::BenchPacking { data, traces, exact_limit: Duration::from_secs(exact_seconds) }
         }
+        TypedCommand::Bench { command: TypedBench::Planning { case: Some(case), .. } } => {
+            Command::BenchPlanningCase(planning_case(&case).map_err(|why| format!("--case = {case}: {why}"))?)
+        }
+        TypedCommand::Bench { command: TypedBench::Planning { buffers, case: None } } => {
+            buffers.iter().try_for_each(|&count| enough(count).map_err(|why| format!("--buffers = {count}: {why}")))?;
+            Command::BenchPlanning { buffers }
+        }
         TypedCommand::Plan { file, fast, machine, json } => Command::Plan {
             file,
             fast: fast.parse().map_err(|why| format!("--fast = {fast}: {why}"))?,
@@ -222,6 +243,23 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
             json,
         },
     })
+}
+
+/// `POLICY:BUFFERS`.
+fn planning_case(text: &str) -> Result<Case, String> {
+    let accepted = "accepted is POLICY:BUFFERS, such as hpca21:1000";
+    let (policy, buffers) = text.split_once(':').ok_or(accepted)?;
+    let case =
+        Case { policy: Policy::by_name(policy).ok_or(accepted)?, buffers: buffers.parse().map_err(|_| accepted)? };
+    enough(case.buffers)?;
+    Ok(case)
+}
+
+fn enough(buffers: u32) -> Result<(), String> {
+    if buffers < BUFFERS_MIN {
+        return Err(format!("accepted are numbers of at least {BUFFERS_MIN}"));
+    }
+    Ok(())
 }
 
 fn question(typed: TypedSim) -> Result<Question, String> {

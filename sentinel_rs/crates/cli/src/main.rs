@@ -51,6 +51,8 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
             Ok(if json { print_json(&stats, out) } else { stats.print(out) }?)
         }
         Command::BenchPacking { data, traces, exact_limit } => bench::packing::run(&data, &traces, exact_limit, out),
+        Command::BenchPlanning { buffers } => bench::planning::run(&buffers, out),
+        Command::BenchPlanningCase(case) => bench::planning::measure(case, out),
         Command::Sim { file, question, json, plot } => {
             let name = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
             let workload = sim::Workload::of(&name, &trace::read(&file)?)?;

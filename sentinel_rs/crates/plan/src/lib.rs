@@ -41,6 +41,9 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// The policy of whoever asks for none.
+    pub const DEFAULT: Policy = Policy::Hpca21;
+
     /// Every policy with its name, in the order in which lists print them.
     pub const NAMES: [(&'static str, Policy); 5] = [
         ("hpca21", Policy::Hpca21),

@@ -2,7 +2,7 @@
 
 use crate::{infer_layers, BufferFacts, BufferUse, Class, LayerFacts, OpFacts, Profile, SlotKey};
 use crate::{SCRATCH_MAX_BYTES, SCRATCH_MIN_COUNT};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use trace::{Buffer, LayerSource, Origin, StepTrace, SLOT_MIN_BYTES};
 
 /// Why a trace has no profile.
@@ -113,27 +113,25 @@ fn scratch_kernels(trace: &StepTrace) -> BTreeSet<u32> {
 /// The key of each buffer that has a slot. An allocation's ordinal falls by the number of scratch allocations that the
 /// kernel made before it, because a managed step does not count those.
 fn slot_keys(trace: &StepTrace, scratch_kernels: &BTreeSet<u32>) -> Result<Vec<Option<SlotKey>>, FoldError> {
-    let mut by_kernel: HashMap<u32, Vec<(u32, usize)>> = HashMap::new();
+    let mut allocations: Vec<(u32, u32, usize)> = Vec::with_capacity(trace.buffers.len());
     for (index, buffer) in trace.buffers.iter().enumerate() {
         if let Origin::Step { op, ordinal } = buffer.origin {
             if buffer.size_bytes >= SLOT_MIN_BYTES {
-                by_kernel.entry(trace.ops[op as usize].kernel).or_default().push((ordinal, index));
+                allocations.push((trace.ops[op as usize].kernel, ordinal, index));
             }
         }
     }
+    allocations.sort_unstable();
+    if let Some(pair) = allocations.windows(2).find(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1)) {
+        let ((kernel, ordinal, first), second) = (pair[0], pair[1].2);
+        let first = format!("buffers[{second}]: allocation {ordinal} of kernel {kernel} is buffers[{first}] already");
+        return Err(FoldError::Malformed { count: 1, first });
+    }
     let mut keys = vec![None; trace.buffers.len()];
-    for (kernel, mut allocations) in by_kernel {
-        allocations.sort_unstable();
-        if let Some(pair) = allocations.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let (ordinal, first, second) = (pair[0].0, pair[0].1, pair[1].1);
-            let first =
-                format!("buffers[{second}]: allocation {ordinal} of kernel {kernel} is buffers[{first}] already");
-            return Err(FoldError::Malformed { count: 1, first });
-        }
-        let scratch = scratch_kernels.contains(&kernel);
+    for of_kernel in allocations.chunk_by(|one, next| one.0 == next.0) {
         let mut skipped = 0;
-        for (ordinal, index) in allocations {
-            if scratch && trace.buffers[index].size_bytes <= SCRATCH_MAX_BYTES {
+        for &(kernel, ordinal, index) in of_kernel {
+            if scratch_kernels.contains(&kernel) && trace.buffers[index].size_bytes <= SCRATCH_MAX_BYTES {
                 skipped += 1;
             } else {
                 keys[index] = Some(SlotKey { kernel, ordinal: ordinal - skipped });
@@ -159,10 +157,9 @@ fn fold_buffer(buffer: &Buffer, key: Option<SlotKey>, ops: &[OpFacts]) -> Buffer
         Origin::Step { .. } => Class::LongLived,
     };
     let uses = uses_of(buffer);
-    let mut layers: Vec<u32> = uses.iter().map(|used| layer_of(used.op)).collect();
-    if matches!(buffer.origin, Origin::Step { .. }) {
-        layers.insert(0, layer_of(birth_op));
-    }
+    let birth = matches!(buffer.origin, Origin::Step { .. }).then_some(birth_op);
+    let mut layers = Vec::with_capacity(uses.len() + 1);
+    layers.extend(birth.into_iter().chain(uses.iter().map(|used| used.op)).map(layer_of));
     layers.dedup();
     let mut facts = BufferFacts {
         size_bytes: buffer.size_bytes,

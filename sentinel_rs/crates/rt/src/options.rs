@@ -353,7 +353,7 @@ fn fast_of(
 
 fn policy_of(option: &str, name: &str) -> Result<Policy, OptionError> {
     if name.is_empty() {
-        return Ok(Policy::Hpca21);
+        return Ok(Policy::DEFAULT);
     }
     Policy::by_name(name).ok_or_else(|| {
         let names: Vec<&str> = Policy::NAMES.iter().map(|&(name, _)| name).collect();

@@ -1,7 +1,6 @@
 //! `sentinel bench packing`: how high packings are above the largest load, at which effort, in what time.
 
 use std::fs;
-use std::hint::black_box;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,13 +10,11 @@ use plan::{load_bytes, pack_lifetimes, Effort, Item, PACK_ALIGN_BYTES};
 use profile::Class;
 use serde::Serialize;
 
+use super::clock::{calibrate, cpu_seconds};
 use crate::table::{Align, Table};
 
 /// Seed of every search.
 const SEED: u64 = 1;
-
-/// Rounds of the calibration loop, each a dependent multiplication.
-const CALIBRATION_ROUNDS: u64 = 200_000_000;
 
 /// Items of the large synthetic step, and the seconds that its packing may take.
 const LARGE_ITEMS: u32 = 100_000;
@@ -277,26 +274,4 @@ fn summary(rows: Vec<Row>, calibration_cpu_seconds: f64) -> Summary {
         seed: SEED,
         instances: rows,
     }
-}
-
-/// CPU time of a loop that depends on nothing but the core's speed.
-fn calibrate() -> anyhow::Result<f64> {
-    let before = cpu_seconds()?;
-    let mut state = SEED;
-    for round in 0..CALIBRATION_ROUNDS {
-        state = (state ^ round).wrapping_mul(6_364_136_223_846_793_005);
-    }
-    black_box(state);
-    Ok(cpu_seconds()? - before)
-}
-
-/// Time that this thread has spent on a core.
-fn cpu_seconds() -> anyhow::Result<f64> {
-    const FILE: &str = "/proc/thread-self/schedstat";
-    // The kernel adds a running thread's time up at ticks and when the thread yields; without this, milliseconds are lost.
-    std::thread::yield_now();
-    let text = fs::read_to_string(FILE).map_err(|error| anyhow!("cannot read {FILE}: {error}"))?;
-    let nanoseconds: u64 =
-        text.split(' ').next().unwrap_or_default().parse().with_context(|| format!("{FILE}: {text:?}"))?;
-    Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
 }

@@ -146,6 +146,8 @@ struct Waiting {
     width: usize,
     /// Per node from 1 at the root: smallest end and largest weight below it.
     nodes: Vec<(usize, u64)>,
+    /// Nodes still to be looked at, with the places that they span.
+    open: Vec<(usize, usize, usize)>,
 }
 
 /// Nodes looked at for one rectangle, at most, once one that fits is found. A node whose smallest end fits has a
@@ -176,7 +178,7 @@ impl Waiting {
         }
         let ends = order.iter().map(|&k| rects[k].end).collect();
         let weights = order.iter().map(|&k| weights[k]).collect();
-        Waiting { order, ends, weights, before, width, nodes }
+        Waiting { order, ends, weights, before, width, nodes, open: Vec::new() }
     }
 
     /// Takes out the heaviest rectangle within sections `begin..end`, or when that is hard to tell, a heavy one.
@@ -184,8 +186,9 @@ impl Waiting {
         let (from, to) = (self.before[begin], self.before[end]);
         let mut best: Option<usize> = None;
         let mut looks = 0;
-        let mut open = vec![(1, 0, self.width)];
-        while let Some((node, low, high)) = open.pop() {
+        self.open.clear();
+        self.open.push((1, 0, self.width));
+        while let Some((node, low, high)) = self.open.pop() {
             looks += 1;
             if looks > LOOKS_MAX && best.is_some() {
                 break;
@@ -203,7 +206,7 @@ impl Waiting {
             let children = [(2 * node, low, middle), (2 * node + 1, middle, high)];
             // The heavier child is looked at first, so that the other is often beaten.
             let right_first = self.nodes[2 * node + 1].1 > self.nodes[2 * node].1;
-            open.extend(if right_first { children } else { [children[1], children[0]] });
+            self.open.extend(if right_first { children } else { [children[1], children[0]] });
         }
         let at = best?;
         debug_assert!(self.ends[at] <= end, "the tree's ends are the rectangles'");
