@@ -48,6 +48,9 @@ enum TypedCommand {
         /// Fast memory: a share of the step's peak such as 20%, or bytes such as 512M or 2G (powers of 1024)
         #[arg(long, value_name = "AMOUNT")]
         fast: String,
+        /// Policy: gap or hpca21
+        #[arg(long, value_name = "NAME", default_value = Policy::DEFAULT.name())]
+        policy: String,
         /// Machine profile: a built-in name or the path of a .toml file
         #[arg(long, value_name = "MACHINE", default_value = "optane")]
         machine: String,
@@ -180,7 +183,7 @@ pub enum Command {
     /// Measure planning in this process.
     BenchPlanningCase(Case),
     /// Plan with the published policy.
-    Plan { file: PathBuf, fast: Budget, machine: Machine, json: bool },
+    Plan { file: PathBuf, fast: Budget, policy: Policy, machine: Machine, json: bool },
 }
 
 /// What the command line asks for.
@@ -236,8 +239,11 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
             buffers.iter().try_for_each(|&count| enough(count).map_err(|why| format!("--buffers = {count}: {why}")))?;
             Command::BenchPlanning { buffers }
         }
-        TypedCommand::Plan { file, fast, machine, json } => Command::Plan {
+        TypedCommand::Plan { file, fast, policy, machine, json } => Command::Plan {
             file,
+            policy: Policy::by_name(&policy)
+                .filter(|policy| policy.plans())
+                .ok_or_else(|| format!("--policy = {policy}: accepted are gap and hpca21"))?,
             fast: fast.parse().map_err(|why| format!("--fast = {fast}: {why}"))?,
             machine: Machine::by_name(&machine).map_err(|error| format!("--machine = {machine}: {error}"))?,
             json,

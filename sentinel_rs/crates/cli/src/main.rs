@@ -66,10 +66,12 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
         Command::BenchPolicies { data, published, results, brief } => {
             bench::policies::run(&data, &published, &results, brief, out)
         }
-        Command::Plan { file, fast, machine, json } => {
+        Command::Plan { file, fast, policy, machine, json } => {
             let profile = profile::fold(&trace::read(file)?)?;
-            let plan = plan::hpca21(&profile, fast.bytes_of(profile.peak_live_bytes), &machine)?;
-            let report = planning::Report::of(&profile, &plan, &machine);
+            let Some(plan) = policy.plan(&profile, fast.bytes_of(profile.peak_live_bytes), &machine) else {
+                anyhow::bail!("--policy = {}: it makes no plan", policy.name())
+            };
+            let report = planning::Report::of(&profile, &plan?, policy, &machine);
             Ok(if json { print_json(&report, out) } else { report.print(out) }?)
         }
     }

@@ -64,11 +64,11 @@ struct IntervalReport {
 }
 
 impl Report {
-    /// Sums up `plan`, made from `profile` for `machine`.
-    pub fn of(profile: &Profile, plan: &Plan, machine: &Machine) -> Report {
+    /// Sums up `plan`, made by `policy` from `profile` for `machine`.
+    pub fn of(profile: &Profile, plan: &Plan, policy: Policy, machine: &Machine) -> Report {
         let intervals: Vec<IntervalReport> = plan.intervals.iter().map(|i| IntervalReport::of(i, plan)).collect();
         Report {
-            policy: Policy::Hpca21.name(),
+            policy: policy.name(),
             machine: machine.name.clone(),
             peak_live_bytes: profile.peak_live_bytes,
             fast_budget_bytes: plan.fast_budget_bytes,

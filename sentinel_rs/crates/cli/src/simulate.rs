@@ -90,7 +90,7 @@ pub struct PolicyResult {
 impl Report {
     /// Runs everything.
     pub fn of(workload: &Workload, question: &Question) -> anyhow::Result<Report> {
-        let costs = Costs::new(&workload.profile, workload.threads, &question.machine, question.memory)?;
+        let costs = Costs::new(&workload.profile, &question.machine, question.memory)?;
         let slowest = trace::Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
         let peak = workload.profile.peak_live_bytes;
         let mut m_hat = 0.0;

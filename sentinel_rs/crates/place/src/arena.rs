@@ -1,10 +1,23 @@
 //! A plan at an address: the slots an allocation is looked up in, without a lock and without a hash.
 
+use crate::pool::PoolSize;
 use crate::{Budget, ClaimMap, Entered, PageTiers, UnitState};
-use plan::{KernelRole, Place, Plan, Slot, UnitHome};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use plan::{KernelRole, Place, Plan, PoolRule, Slot, UnitHome};
+use std::ops::Range;
+use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
-use trace::Tier;
+use trace::{page_ceil, Tier, PAGE_BYTES};
+
+/// The accounts that an arena works on, and how its owner drops pages whose contents nobody needs.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// Fast bytes.
+    pub budget: &'a Budget,
+    /// Tier of every page.
+    pub pages: &'a PageTiers,
+    /// Gives pages back to the system; the tier is the one from which they come when they are used again.
+    pub drop_pages: &'a dyn Fn(Range<usize>, Tier),
+}
 
 /// What an allocation that asks for its slot gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,16 +73,17 @@ pub struct Arena {
     seats: Vec<u64>,
     owners: Vec<AtomicU32>,
     units: Vec<Arc<UnitState>>,
+    pool: PoolSize,
 }
 
 impl Arena {
     /// Binds `plan` to the range that begins at `base`. `roles` names every kernel of the step; `persistent` gives the
-    /// state of the unit around a persistent buffer.
+    /// state of a unit in a persistent buffer.
     pub fn bind(
         plan: Plan,
         base: usize,
         roles: &[KernelRole],
-        mut persistent: impl FnMut(u32, &plan::Unit) -> Arc<UnitState>,
+        mut persistent: impl FnMut(&plan::Unit) -> Arc<UnitState>,
     ) -> Arena {
         let top = roles.iter().map(|role| role.kernel as usize + 1).max().unwrap_or(0);
         let mut kernel_index = vec![u32::MAX; top];
@@ -98,11 +112,11 @@ impl Arena {
                     let begin = base + usize_of(offset_bytes);
                     Arc::new(UnitState::empty(begin..begin + usize_of(unit.len_bytes), unit.birth_tier))
                 }
-                UnitHome::Persistent { buffer } => persistent(buffer, unit),
+                UnitHome::Persistent { .. } => persistent(unit),
             })
             .collect();
         let claims = ClaimMap::new(plan.arena_bytes);
-        Arena { base, plan, kernel_index, kernels, claims, seats, owners, units }
+        Arena { base, plan, kernel_index, kernels, claims, seats, owners, units, pool: PoolSize::default() }
     }
 
     /// The plan.
@@ -129,10 +143,41 @@ impl Arena {
         self.claims.claimed_bytes()
     }
 
-    /// End of the highest live tensor of the short-lived pool: the pool cannot give back less than that.
+    /// Fast bytes that the pool holds now.
     #[must_use]
-    pub fn pool_claimed_end(&self) -> u64 {
-        self.claims.highest_claimed_end(self.plan.pool_bytes)
+    pub fn pool_now_bytes(&self) -> u64 {
+        self.pool.now()
+    }
+
+    /// An interval begins in which the pool may hold `wanted_bytes`: it shrinks to that, or to what is still alive; a
+    /// reserved pool grows, as far as the budget goes.
+    pub fn size_pool(&self, wanted_bytes: u64, ground: Ground<'_>) {
+        if wanted_bytes >= self.pool.now() {
+            if self.plan.pool_rule == PoolRule::Reserved {
+                self.pool.grow_towards(wanted_bytes, ground.budget);
+            }
+            return;
+        }
+        self.shrink_pool(|_| wanted_bytes, ground);
+    }
+
+    /// Makes room for `bytes` more in the budget, when a pool on demand holds pages above its last live tensor.
+    pub fn make_room(&self, bytes: u64, ground: Ground<'_>) {
+        let lacking = bytes.saturating_sub(ground.budget.room());
+        if lacking > 0 && self.plan.pool_rule == PoolRule::OnDemand {
+            self.shrink_pool(|now| now.saturating_sub(page_ceil(lacking)), ground);
+        }
+    }
+
+    fn shrink_pool(&self, keep_bytes: impl FnOnce(u64) -> u64, ground: Ground<'_>) {
+        let claimed_end = || page_ceil(self.claims.highest_claimed_end(self.plan.pool_bytes));
+        self.pool.shrink(keep_bytes, claimed_end, ground.budget, |offsets| {
+            let begin = self.base + usize_of(page_ceil(offsets.start));
+            let end = self.base + usize_of(offsets.end / PAGE_BYTES * PAGE_BYTES);
+            if begin < end {
+                (ground.drop_pages)(begin..end, Tier::FAST);
+            }
+        });
     }
 
     fn kernel(&self, kernel: u32) -> Option<&KernelSlots> {
@@ -146,16 +191,14 @@ impl Arena {
         self.kernel(kernel).map(|slots| slots.layer)
     }
 
-    /// The slot for the next allocation of `kernel` in the step `step_tag`. `pool_now_bytes` is how much of the pool is
-    /// fast memory at the moment. `begun` is told of each unit whose life begins with this birth.
+    /// The slot for the next allocation of `kernel` in the step `step_tag`. `begun` is told of each unit whose life begins
+    /// with this birth.
     pub fn take(
         &self,
         kernel: u32,
         size_bytes: u64,
         step_tag: u32,
-        pool_now_bytes: u64,
-        budget: &Budget,
-        pages: &PageTiers,
+        ground: Ground<'_>,
         begun: &mut dyn FnMut(&UnitState, Entered),
     ) -> Taken {
         let Some(own) = self.kernel(kernel) else { return Taken::Unknown };
@@ -172,7 +215,7 @@ impl Arena {
             if slots[index].size_bytes != size_bytes {
                 continue;
             }
-            outcome = self.claim(own.first as usize + index, pool_now_bytes, budget, pages, begun);
+            outcome = self.claim(own.first as usize + index, ground, begun);
             if !matches!(outcome, Taken::Busy) {
                 break;
             }
@@ -180,23 +223,26 @@ impl Arena {
         outcome
     }
 
-    fn claim(
-        &self,
-        index: usize,
-        pool_now_bytes: u64,
-        budget: &Budget,
-        pages: &PageTiers,
-        begun: &mut dyn FnMut(&UnitState, Entered),
-    ) -> Taken {
+    fn claim(&self, index: usize, ground: Ground<'_>, begun: &mut dyn FnMut(&UnitState, Entered)) -> Taken {
         let slot = &self.plan.slots[index];
         match slot.place {
             Place::Heap { tier } => Taken::Heap(tier),
             Place::Pool { offset_bytes } => {
-                if offset_bytes + slot.size_bytes > pool_now_bytes {
+                let end_bytes = offset_bytes + slot.size_bytes;
+                let short = end_bytes > self.pool.now();
+                let grows = self.plan.pool_rule == PoolRule::OnDemand;
+                if short && !(grows && self.pool.grow_to(page_ceil(end_bytes), ground.budget)) {
                     return Taken::PoolShort;
                 }
                 if !self.seat(index, offset_bytes, slot.size_bytes) {
                     return Taken::Busy;
+                }
+                // The pool may have shrunk between the look and the claim; whoever shrinks it looks for claims afterwards.
+                fence(Ordering::SeqCst);
+                if end_bytes > self.pool.now() {
+                    self.unseat(offset_bytes);
+                    self.claims.release(offset_bytes, slot.size_bytes);
+                    return Taken::PoolShort;
                 }
                 Taken::Pool { addr: self.base + usize_of(offset_bytes) }
             }
@@ -206,10 +252,14 @@ impl Arena {
                 }
                 let units = &self.units[first as usize..(first + count) as usize];
                 for (place, unit) in units.iter().enumerate() {
-                    match unit.enter(budget, pages) {
+                    if unit.is_born_fast() && unit.live() == 0 {
+                        self.make_room(unit.len_bytes(), ground);
+                    }
+                    match unit.enter(ground.budget, ground.pages) {
                         Entered::Shared => {}
                         Entered::Draining => {
-                            leave(&units[..place], budget, &mut |_| {});
+                            leave(&units[..place], ground);
+                            self.unseat(offset_bytes);
                             self.claims.release(offset_bytes, slot.size_bytes);
                             return Taken::Busy;
                         }
@@ -218,6 +268,12 @@ impl Arena {
                 }
                 Taken::Units { addr: self.base + usize_of(offset_bytes), first, count }
             }
+        }
+    }
+
+    fn unseat(&self, offset_bytes: u64) {
+        if let Ok(seat) = self.seats.binary_search(&offset_bytes) {
+            self.owners[seat].store(u32::MAX, Ordering::Release);
         }
     }
 
@@ -245,21 +301,16 @@ impl Arena {
         self.owner(addr).map(|(_, slot)| slot.size_bytes)
     }
 
-    /// The tensor at `addr` is dead; returns its size, or `None` for `addr` that no slot owns. When it was the last one of
-    /// a unit, `drop_pages` is called with the unit's range, before anybody else can live there.
-    pub fn give_back(
-        &self,
-        addr: usize,
-        budget: &Budget,
-        mut drop_pages: impl FnMut(std::ops::Range<usize>),
-    ) -> Option<u64> {
+    /// The tensor at `addr` is dead; returns its size, or `None` for `addr` that no slot owns. The pages of units in which
+    /// nothing lives any more are dropped before anybody else can live there.
+    pub fn give_back(&self, addr: usize, ground: Ground<'_>) -> Option<u64> {
         let (seat, slot) = self.owner(addr)?;
         let slot = *slot;
         let offset_bytes = offset_of(&slot)?;
         // The owner leaves before the claim does: after the claim a new owner may sit down at once.
         self.owners[seat].store(u32::MAX, Ordering::Release);
         if let Place::Units { first, count, .. } = slot.place {
-            leave(&self.units[first as usize..(first + count) as usize], budget, &mut drop_pages);
+            leave(&self.units[first as usize..(first + count) as usize], ground);
         }
         self.claims.release(offset_bytes, slot.size_bytes);
         Some(slot.size_bytes)
@@ -267,10 +318,11 @@ impl Arena {
 }
 
 /// A tensor leaves its units.
-fn leave(units: &[Arc<UnitState>], budget: &Budget, drop_pages: &mut dyn FnMut(std::ops::Range<usize>)) {
+fn leave(units: &[Arc<UnitState>], ground: Ground<'_>) {
     for unit in units {
-        if unit.leave(budget) {
-            drop_pages(unit.range());
+        let tier = unit.tier().unwrap_or(Tier::SLOW);
+        if unit.leave(ground.budget) {
+            (ground.drop_pages)(unit.range(), tier);
             unit.drained();
         }
     }

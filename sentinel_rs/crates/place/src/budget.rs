@@ -49,6 +49,12 @@ impl Budget {
         self.used.load(Ordering::Acquire)
     }
 
+    /// Bytes that could be reserved now.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.allowed().saturating_sub(self.used())
+    }
+
     /// The most bytes that were ever reserved at once.
     #[must_use]
     pub fn peak(&self) -> u64 {

@@ -10,10 +10,11 @@ mod budget;
 mod claims;
 mod heap;
 mod pages;
+mod pool;
 mod tiers;
 mod units;
 
-pub use arena::{Arena, Taken};
+pub use arena::{Arena, Ground, Taken};
 pub use budget::Budget;
 pub use claims::{ClaimMap, GRANULE_BYTES};
 pub use heap::Heap;

@@ -132,6 +132,12 @@ impl UnitState {
         }
     }
 
+    /// Whether it is planned to begin in fast memory.
+    #[must_use]
+    pub fn is_born_fast(&self) -> bool {
+        self.birth_tier == Tier::FAST
+    }
+
     /// Its pages.
     #[must_use]
     pub fn range(&self) -> Range<usize> {

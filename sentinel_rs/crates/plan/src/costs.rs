@@ -88,49 +88,36 @@ pub struct Demand {
 }
 
 impl Costs {
-    /// The model of a step on `machine`, which was recorded with so many `threads` inside an op.
+    /// The model of a step on `machine`.
     ///
     /// # Errors
     /// When a ratio is asked for that the machine cannot give this workload.
-    pub fn new(profile: &Profile, threads: u32, machine: &Machine, memory: MemoryTime) -> Result<Costs, ModelError> {
-        let emulated = memory == MemoryTime::Emulated;
-        let threads = machine.threads.filter(|_| !emulated).unwrap_or(threads);
-        let tiers = tier_costs(machine, threads);
-        let traffic = traffic_by_op(profile);
-        let memory_ns = |cost: &TierCost| -> Vec<f64> {
-            traffic.iter().map(|[read, written]| read * cost.read_ns + written * cost.write_ns).collect()
-        };
-        let fast = memory_ns(&tiers[0]);
-        let slow = memory_ns(&tiers[tiers.len() - 1]);
-        let base: Vec<f64> = profile.ops.iter().map(|op| bytes_f64(op.time_ns)).collect();
-        let step_ns: f64 = base.iter().sum();
+    pub fn new(profile: &Profile, machine: &Machine, memory: MemoryTime) -> Result<Costs, ModelError> {
+        if memory == MemoryTime::Emulated {
+            return Ok(Costs::as_emulated(profile, machine));
+        }
+        let times = Times::new(profile, machine, machine.threads.unwrap_or(profile.intra_op_threads));
+        let Times { base, fast, slow, .. } = &times;
         let kappa = match memory {
             MemoryTime::Scale(kappa) => kappa,
             MemoryTime::Emulated => 1.0,
             MemoryTime::Share(share) if share >= 1.0 => f64::INFINITY,
-            MemoryTime::Share(share) => solve(|kappa| memory_share(&base, &fast, kappa), share),
+            MemoryTime::Share(share) => solve(|kappa| memory_share(base, fast, kappa), share),
             MemoryTime::SlowRatio(wanted) => {
-                let most = slow_ratio(&base, &fast, &slow, f64::INFINITY);
+                let most = slow_ratio(base, fast, slow, f64::INFINITY);
                 if wanted > most {
                     return Err(ModelError::Beyond { wanted, most });
                 }
-                solve(|kappa| slow_ratio(&base, &fast, &slow, kappa), wanted)
+                solve(|kappa| slow_ratio(base, fast, slow, kappa), wanted)
             }
         };
-        let ops: Vec<OpCost> = base
-            .iter()
-            .zip(&fast)
-            .map(|(&base_ns, &fast_ns)| {
-                let scale = if emulated { kappa } else { scale_of(base_ns, fast_ns, kappa) };
-                let slack_ns = (base_ns - scale * fast_ns).max(0.0);
-                OpCost { base_ns, scale, slack_ns }
-            })
-            .collect();
-        let total: f64 = fast.iter().sum();
-        let scaled: f64 = ops.iter().zip(&fast).map(|(op, &fast_ns)| op.scale * fast_ns).sum();
-        let time_scale = if total > 0.0 && scaled > 0.0 { scaled / total } else { 1.0 };
-        let memory_share = if step_ns > 0.0 { scaled / step_ns } else { 0.0 };
-        Ok(Costs { tiers, ops, time_scale, memory_share, contends: !emulated })
+        Ok(times.costs(|base_ns, fast_ns| scale_of(base_ns, fast_ns, kappa), true))
+    }
+
+    /// The model of [`MemoryTime::Emulated`], which every step has.
+    #[must_use]
+    pub fn as_emulated(profile: &Profile, machine: &Machine) -> Costs {
+        Times::new(profile, machine, profile.intra_op_threads).costs(|_, _| 1.0, false)
     }
 
     /// Extra recorded nanoseconds per byte that op `op` reads from `tier` instead of the fastest.
@@ -199,6 +186,43 @@ impl Costs {
             self.op_time_ns(op, &demand, &idle)
         };
         traffic_by_op(profile).into_iter().enumerate().map(per_op).sum()
+    }
+}
+
+/// Times of the ops of a step.
+struct Times {
+    tiers: Vec<TierCost>,
+    /// As recorded.
+    base: Vec<f64>,
+    /// Memory time of the machine when everything is in the fastest tier, and in the slowest.
+    fast: Vec<f64>,
+    slow: Vec<f64>,
+}
+
+impl Times {
+    fn new(profile: &Profile, machine: &Machine, threads: u32) -> Times {
+        let tiers = tier_costs(machine, threads);
+        let traffic = traffic_by_op(profile);
+        let memory_ns = |cost: &TierCost| -> Vec<f64> {
+            traffic.iter().map(|[read, written]| read * cost.read_ns + written * cost.write_ns).collect()
+        };
+        let (fast, slow) = (memory_ns(&tiers[0]), memory_ns(&tiers[tiers.len() - 1]));
+        Times { base: profile.ops.iter().map(|op| bytes_f64(op.time_ns)).collect(), tiers, fast, slow }
+    }
+
+    fn costs(self, scale: impl Fn(f64, f64) -> f64, contends: bool) -> Costs {
+        let Times { tiers, base, fast, .. } = self;
+        let cost = |(&base_ns, &fast_ns): (&f64, &f64)| {
+            let scale = scale(base_ns, fast_ns);
+            OpCost { base_ns, scale, slack_ns: (base_ns - scale * fast_ns).max(0.0) }
+        };
+        let ops: Vec<OpCost> = base.iter().zip(&fast).map(cost).collect();
+        let step_ns: f64 = base.iter().sum();
+        let total: f64 = fast.iter().sum();
+        let scaled: f64 = ops.iter().zip(&fast).map(|(op, &fast_ns)| op.scale * fast_ns).sum();
+        let time_scale = if total > 0.0 && scaled > 0.0 { scaled / total } else { 1.0 };
+        let memory_share = if step_ns > 0.0 { scaled / step_ns } else { 0.0 };
+        Costs { tiers, ops, time_scale, memory_share, contends }
     }
 }
 

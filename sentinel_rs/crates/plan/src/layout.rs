@@ -2,7 +2,7 @@
 
 use crate::hpca21::pool::Pool;
 use crate::hpca21::units::{coallocate, Coallocation, Span};
-use crate::{Interval, Place, Plan, PlanError, Slot, Unit};
+use crate::{Interval, Place, Plan, PlanError, PoolRule, Slot, Unit};
 use profile::{Class, Profile};
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
@@ -86,6 +86,7 @@ impl Layout {
             unplanned_bytes: self.space.unplanned_bytes,
             arena_bytes: self.pool_bytes + in_arena.sum::<u64>(),
             pool_bytes: self.pool_bytes,
+            pool_rule: PoolRule::Reserved,
             slots: slots(profile, &self.places),
             layer_first_op: profile.layers.iter().map(|layer| layer.first_op).collect(),
             may_be_late,

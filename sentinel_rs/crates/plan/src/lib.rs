@@ -17,12 +17,14 @@ mod roles;
 #[cfg(test)]
 mod testing;
 
+use profile::Profile;
+
 pub use costs::{Costs, Demand, MemoryTime, ModelError, OpCost, TierCost, MIGRATION_SHARE_MAX};
 pub use gap::{gap, gap_choice, GapChoice, GapMove, GapProblem, GapTensor, GapUse, Issue, Migration, Way};
 pub use hpca21::hpca21;
 pub use machine::{Machine, MachineError, TierSpec};
 pub use pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};
-pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, Slot, Unit, UnitHome};
+pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, PoolRule, Slot, Unit, UnitHome};
 pub use roles::{kernel_roles, KernelRole};
 
 /// The policies that can be asked for by name.
@@ -53,10 +55,30 @@ impl Policy {
         ("slow_only", Policy::SlowOnly),
     ];
 
+    /// Plans a step for `fast_budget_bytes` of fast memory on the machine that recorded it, whose memory is like `machine`'s;
+    /// `None` for a policy that makes no plan.
+    #[must_use]
+    pub fn plan(self, profile: &Profile, fast_budget_bytes: u64, machine: &Machine) -> Option<Result<Plan, PlanError>> {
+        match self {
+            Policy::Hpca21 => Some(hpca21(profile, fast_budget_bytes, machine)),
+            Policy::Gap => {
+                let costs = Costs::as_emulated(profile, machine);
+                Some(gap(profile, fast_budget_bytes, &costs, Migration::of(machine)))
+            }
+            Policy::FirstTouch | Policy::FastOnly | Policy::SlowOnly => None,
+        }
+    }
+
     /// The policy of that name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Policy> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|&(_, policy)| policy)
+    }
+
+    /// Whether it makes plans.
+    #[must_use]
+    pub fn plans(self) -> bool {
+        matches!(self, Policy::Hpca21 | Policy::Gap)
     }
 
     /// Its name.

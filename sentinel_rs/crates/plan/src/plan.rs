@@ -16,8 +16,10 @@ pub struct Plan {
     pub unplanned_bytes: u64,
     /// Address space of the plan: the short-lived pool at offset 0, then the units.
     pub arena_bytes: u64,
-    /// Largest extent of the short-lived pool over all intervals.
+    /// Largest extent of the pool over all intervals.
     pub pool_bytes: u64,
+    /// When the pool holds fast memory.
+    pub pool_rule: PoolRule,
     /// Recurring allocations, sorted by key.
     pub slots: Vec<Slot>,
     /// What moves as one.
@@ -29,6 +31,15 @@ pub struct Plan {
     /// True when some interval's promotions cannot be done in the time of the interval before it, so that the runtime
     /// has a choice to try: wait for them, or leave the rest in slow memory.
     pub may_be_late: bool,
+}
+
+/// When the pool holds fast memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolRule {
+    /// What an interval says, from the interval's begin to its end.
+    Reserved,
+    /// What its tensors need, and what they leave behind until somebody else needs it; at most what the interval says.
+    OnDemand,
 }
 
 /// One recurring allocation.
@@ -91,10 +102,12 @@ pub enum UnitHome {
         /// Page-aligned offset.
         offset_bytes: u64,
     },
-    /// A persistent buffer that existed before the plan.
+    /// Whole pages of a persistent buffer that existed before the plan.
     Persistent {
         /// Buffer index of the trace.
         buffer: u32,
+        /// Of the unit's begin, from the buffer's begin.
+        offset_bytes: u64,
     },
 }
 

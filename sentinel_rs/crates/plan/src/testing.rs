@@ -25,6 +25,7 @@ pub(crate) fn step(layer_ns: &[u64]) -> Profile {
         peak_live_bytes: 0,
         persistent_bytes: 0,
         unplanned_peak_bytes: 0,
+        intra_op_threads: 1,
         inter_op_threads: 1,
         scratch_kernels: Vec::new(),
     }

@@ -43,6 +43,7 @@ pub fn fold(trace: &StepTrace) -> Result<Profile, FoldError> {
         peak_live_bytes: peak_bytes(ops.len(), &buffers, |buffer| buffer.class != Class::External),
         persistent_bytes: buffers.iter().filter(|b| b.class == Class::Persistent).map(|b| b.size_bytes).sum(),
         unplanned_peak_bytes: peak_bytes(ops.len(), &buffers, |buffer| buffer.class == Class::Scratch),
+        intra_op_threads: trace.intra_op_threads,
         inter_op_threads: trace.inter_op_threads,
         scratch_kernels: scratch_kernels.into_iter().collect(),
         ops,

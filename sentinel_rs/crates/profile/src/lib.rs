@@ -39,6 +39,8 @@ pub struct Profile {
     /// Largest sum at any op of live step buffers smaller than `SLOT_MIN_BYTES` or marked as scratch: what the plan
     /// must leave to the heap of small blocks.
     pub unplanned_peak_bytes: u64,
+    /// Threads inside an op when the step was recorded.
+    pub intra_op_threads: u32,
     /// Inter-op threads the step is planned for.
     pub inter_op_threads: u32,
     /// Kernels whose allocations of at most `SCRATCH_MAX_BYTES` have no slot and no ordinal; ascending.

@@ -1,17 +1,14 @@
 //! One plan being followed: layer by layer, through the steps of one graph.
 
 use crate::buckets::LateChoice;
-use crate::memory::{usize_of, Memory};
+use crate::memory::Memory;
 use crate::mover::{Job, Mover};
 use crate::stats::Counters;
 use place::Arena;
-use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use trace::{page_ceil, LayerSource, Tier, PAGE_BYTES};
-
-/// The smallest piece by which the pool grows when the budget cannot give all at once.
-const POOL_STEP_BYTES: u64 = 64 << 10;
+use trace::{LayerSource, Tier};
 
 /// The first steps find persistent tensors where they were before the plan; they say nothing about late promotions.
 const SETTLING_STEPS: u64 = 2;
@@ -32,8 +29,6 @@ pub struct Managed {
     steps: AtomicU64,
     /// The layer of the current step, plus one; 0 before its first operation.
     reached: AtomicU32,
-    /// Fast bytes that the pool holds now.
-    pool_now_bytes: AtomicU64,
     /// Operations of later layers that ran before their turn since the last boundary.
     early: AtomicU32,
     late: Mutex<LateChoice>,
@@ -55,7 +50,6 @@ impl Managed {
             moves,
             steps: AtomicU64::new(0),
             reached: AtomicU32::new(0),
-            pool_now_bytes: AtomicU64::new(0),
             early: AtomicU32::new(0),
             late: Mutex::new(LateChoice::Untried),
             boundary: Mutex::new(()),
@@ -67,12 +61,6 @@ impl Managed {
     #[must_use]
     pub fn layers(&self) -> u32 {
         self.layers
-    }
-
-    /// Fast bytes that the short-lived pool holds now.
-    #[must_use]
-    pub fn pool_now_bytes(&self) -> u64 {
-        self.pool_now_bytes.load(Ordering::SeqCst)
     }
 
     /// True when a step has followed the plan.
@@ -94,9 +82,11 @@ impl Managed {
         if resumed {
             let plan = self.arena.plan();
             let base = step * u64::from(self.layers);
+            // They go when there is time, and are never too late.
             let homes = plan.units.iter().zip(self.arena.units()).filter_map(|(unit, state)| {
                 let persistent = matches!(unit.home, plan::UnitHome::Persistent { .. });
-                persistent.then(|| Job { unit: Arc::clone(state), to: unit.birth_tier, due: base })
+                let arena = Arc::clone(&self.arena);
+                persistent.then(|| Job { unit: Arc::clone(state), arena, to: unit.birth_tier, due: u64::MAX })
             });
             mover.advance(base, homes);
         }
@@ -136,7 +126,8 @@ impl Managed {
                 0
             };
             let due = step * u64::from(self.layers) + u64::from(m.due_layer) + later;
-            Job { unit: Arc::clone(&self.arena.units()[m.unit as usize]), to: m.to, due }
+            let unit = Arc::clone(&self.arena.units()[m.unit as usize]);
+            Job { unit, arena: Arc::clone(&self.arena), to: m.to, due }
         });
         mover.advance(now, jobs);
         let Some(interval) = plan.intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer) else {
@@ -151,7 +142,7 @@ impl Managed {
                 counters.late_promotions.add(mover.drop_late(now));
             }
         }
-        self.size_pool(interval.pool_bytes, memory);
+        memory.on_ground(|ground| self.arena.size_pool(interval.pool_bytes, ground));
     }
 
     /// The first late promotion starts the trial.
@@ -164,44 +155,6 @@ impl Managed {
         }
     }
 
-    /// Sizes the pool's fast part: shrinks to what is still alive at most, grows as far as the budget goes.
-    fn size_pool(&self, wanted_bytes: u64, memory: &Memory) {
-        let now = self.pool_now_bytes.load(Ordering::Relaxed);
-        if wanted_bytes < now {
-            // First forbid, then look at who is there, then release.
-            self.pool_now_bytes.store(wanted_bytes, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-            let kept = wanted_bytes.max(self.arena.pool_claimed_end()).min(now);
-            self.pool_now_bytes.store(kept, Ordering::SeqCst);
-            self.drop_pool_pages(kept, now, memory);
-            memory.budget.release(now - kept);
-            return;
-        }
-        let mut grown = now;
-        let mut piece = wanted_bytes - now;
-        while piece > 0 && grown < wanted_bytes {
-            let ask = piece.min(wanted_bytes - grown);
-            if memory.budget.try_reserve(ask) {
-                grown += ask;
-            } else if piece > POOL_STEP_BYTES {
-                piece /= 2;
-            } else {
-                break;
-            }
-        }
-        self.pool_now_bytes.store(grown, Ordering::SeqCst);
-    }
-
-    /// The pool's pages between two sizes go back to the system, so that they are no longer fast memory in use.
-    fn drop_pool_pages(&self, kept_bytes: u64, until_bytes: u64, memory: &Memory) {
-        let base = self.arena.range().start;
-        let begin = base + usize_of(page_ceil(kept_bytes));
-        let end = base + usize_of(until_bytes / PAGE_BYTES * PAGE_BYTES);
-        if begin < end {
-            memory.discard(begin..end, Tier::FAST);
-        }
-    }
-
     /// A step is over.
     pub fn step_ends(&self, took: Duration) {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,6 +164,6 @@ impl Managed {
     /// No step follows the plan now: the pool's fast bytes are released, but for those under tensors that still live.
     pub fn rest(&self, memory: &Memory) {
         let _alone = self.boundary.lock().unwrap_or_else(PoisonError::into_inner);
-        self.size_pool(0, memory);
+        memory.on_ground(|ground| self.arena.size_pool(0, ground));
     }
 }

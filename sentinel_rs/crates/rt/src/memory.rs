@@ -1,8 +1,8 @@
 //! The process's tensor memory: one heap per tier, one for small blocks, address space for plans, and their accounts.
 
 use arc_swap::ArcSwapOption;
-use place::{Arena, Budget, Heap, PageTiers, TierError, Tiers, UnitState};
-use std::collections::HashMap;
+use place::{Arena, Budget, Ground, Heap, PageTiers, TierError, Tiers, UnitState};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,13 +27,13 @@ struct Area {
 #[derive(Debug)]
 struct Blocks {
     heap: Heap,
-    /// Units around persistent buffers, by address; the same buffer is one unit in every plan.
-    units: HashMap<usize, Arc<UnitState>>,
+    /// Units in persistent buffers, by address; every plan finds the same units in the same buffer.
+    units: BTreeMap<usize, Arc<UnitState>>,
 }
 
 impl Area {
     fn new(range: Range<usize>, tier: Tier) -> Area {
-        let blocks = Mutex::new(Blocks { heap: Heap::new(range.len() as u64), units: HashMap::new() });
+        let blocks = Mutex::new(Blocks { heap: Heap::new(range.len() as u64), units: BTreeMap::new() });
         Area { range, tier, blocks }
     }
 
@@ -234,8 +234,8 @@ impl Memory {
         let Some(area) = self.area_of(addr) else { return Freed::NotOurs };
         let mut blocks = area.blocks();
         if !blocks.units.is_empty() {
-            if let Some(unit) = blocks.units.remove(&addr) {
-                return self.free_persistent(area, &mut blocks, addr, &unit);
+            if blocks.units.contains_key(&addr) {
+                return self.free_persistent(area, &mut blocks, addr);
             }
         }
         let Some(size_bytes) = blocks.heap.free((addr - area.range.start) as u64) else { return Freed::NotOurs };
@@ -250,10 +250,16 @@ impl Memory {
         let guard = self.arenas[(addr - self.plans.start) >> GIB.trailing_zeros()].load();
         let Some(arena) = guard.as_ref() else { return Freed::NotOurs };
         let tier = self.tier_of(addr);
-        match arena.give_back(addr, &self.budget, |pages| self.discard(pages, tier)) {
+        match self.on_ground(|ground| arena.give_back(addr, ground)) {
             Some(size_bytes) => Freed::Block { size_bytes, tier },
             None => Freed::NotOurs,
         }
+    }
+
+    /// Lets an arena work on the accounts of this memory.
+    pub fn on_ground<T>(&self, work: impl FnOnce(Ground<'_>) -> T) -> T {
+        let drop_pages = |range: Range<usize>, next: Tier| self.discard(range, next);
+        work(Ground { budget: &self.budget, pages: &self.pages, drop_pages: &drop_pages })
     }
 
     /// Drops contents that nobody needs. A refusal leaves old pages in place, which costs memory but no correctness.
@@ -265,21 +271,28 @@ impl Memory {
 
     /// A persistent buffer may have moved: its unit settles the account, and its pages go back to their area's tier before
     /// the heap can give them to somebody else.
-    fn free_persistent(&self, area: &Area, blocks: &mut Blocks, addr: usize, unit: &UnitState) -> Freed {
-        let tier = unit.tier().unwrap_or(area.tier);
-        unit.leave(&self.budget);
-        self.pages.set(unit.range(), area.tier);
-        self.discard(unit.range(), area.tier);
-        match blocks.heap.free((addr - area.range.start) as u64) {
+    fn free_persistent(&self, area: &Area, blocks: &mut Blocks, addr: usize) -> Freed {
+        let offset = (addr - area.range.start) as u64;
+        let len = usize_of(blocks.heap.size_of(offset).unwrap_or(0));
+        let own: Vec<usize> = blocks.units.range(addr..addr + len).map(|(&begin, _)| begin).collect();
+        let mut tier = area.tier;
+        for unit in own.iter().filter_map(|begin| blocks.units.remove(begin)) {
+            tier = unit.tier().unwrap_or(tier);
+            unit.leave(&self.budget);
+            self.pages.set(unit.range(), area.tier);
+            self.discard(unit.range(), area.tier);
+        }
+        match blocks.heap.free(offset) {
             Some(size_bytes) => Freed::Block { size_bytes, tier },
             None => Freed::NotOurs,
         }
     }
 
-    /// The unit around the persistent buffer of `len_bytes` at `addr`. When no such block lives there any more, or its
-    /// pages are not its own, the unit is one in which nothing lives, and which therefore never moves.
-    pub fn persistent_unit(&self, addr: usize, len_bytes: u64) -> Arc<UnitState> {
-        let nobody = || Arc::new(UnitState::empty(addr..addr + usize_of(page_ceil(len_bytes)), Tier::SLOW));
+    /// The unit of `range` in the persistent buffer of `len_bytes` at `addr`. When no such block lives there any more, its
+    /// pages are not its own, or another plan knows other units there, the unit is one in which nothing lives, and which
+    /// therefore never moves.
+    pub fn persistent_unit(&self, addr: usize, len_bytes: u64, range: Range<usize>) -> Arc<UnitState> {
+        let nobody = || Arc::new(UnitState::empty(range.clone(), Tier::SLOW));
         let Some(area) = [&self.fast, &self.slow].into_iter().find(|area| area.range.contains(&addr)) else {
             return nobody();
         };
@@ -289,9 +302,13 @@ impl Memory {
         if !whole_pages {
             return nobody();
         }
-        let range = addr..addr + usize_of(page_ceil(len_bytes));
-        let unit = blocks.units.entry(addr).or_insert_with(|| Arc::new(UnitState::occupied(range, area.tier)));
-        Arc::clone(unit)
+        let own = || Arc::new(UnitState::occupied(range.clone(), area.tier));
+        let unit = blocks.units.entry(range.start).or_insert_with(own);
+        if unit.range() == range {
+            Arc::clone(unit)
+        } else {
+            nobody()
+        }
     }
 
     /// Gives pages of free blocks of the fast heap back to the system, now that a plan wants that memory.

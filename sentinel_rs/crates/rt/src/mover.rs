@@ -2,7 +2,7 @@
 
 use crate::memory::Memory;
 use crate::stats::Counters;
-use place::{MoveStart, MoveTicket, UnitState};
+use place::{Arena, MoveStart, MoveTicket, UnitState};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -22,6 +22,8 @@ const LONGEST_STALL: Duration = Duration::from_secs(5);
 pub struct Job {
     /// What moves.
     pub unit: Arc<UnitState>,
+    /// Whose pool may make room for it.
+    pub arena: Arc<Arena>,
     /// Where to.
     pub to: Tier,
     /// Layer, counted over all steps of the plan, by whose begin it should have arrived.
@@ -163,7 +165,7 @@ fn serve(direction: &Direction, other: &Direction, to: Tier, memory: &Memory, co
             queue = direction.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
-        match job.unit.begin_move(to, &memory.budget) {
+        match begin(&job, memory) {
             MoveStart::Needless => queue.starved = false,
             MoveStart::NoRoom => {
                 queue.starved = true;
@@ -203,6 +205,17 @@ fn serve(direction: &Direction, other: &Direction, to: Tier, memory: &Memory, co
             }
         }
         direction.changed.notify_all();
+    }
+}
+
+/// Asks the unit to move; where that needs room, the pool may have some.
+fn begin(job: &Job, memory: &Memory) -> MoveStart {
+    match job.unit.begin_move(job.to, &memory.budget) {
+        MoveStart::NoRoom => {
+            memory.on_ground(|ground| job.arena.make_room(job.unit.len_bytes(), ground));
+            job.unit.begin_move(job.to, &memory.budget)
+        }
+        start => start,
     }
 }
 

@@ -2,14 +2,15 @@
 
 use crate::buckets::Phase;
 use crate::managed::Managed;
+use crate::memory::usize_of;
 use crate::options::FastBudget;
 use crate::recorder::Recording;
 use crate::runtime::Runtime;
 use place::{Arena, UnitState};
-use plan::{Plan, Policy, Unit};
+use plan::{Plan, Unit, UnitHome};
 use profile::Profile;
 use std::sync::Arc;
-use trace::LayerSource;
+use trace::{LayerSource, Tier};
 
 /// Graphs whose step allocates less at its peak are left alone: there is nothing to gain.
 const MIN_STEP_BYTES: u64 = 1 << 20;
@@ -37,20 +38,14 @@ impl Runtime {
                 self.memory.budget.set_allowed(share_of(steps.peak_bytes, share));
             }
         }
-        let policy = match self.options.policy {
-            Policy::Hpca21 => plan::hpca21,
-            Policy::Gap => plan::gap,
-            Policy::FirstTouch | Policy::FastOnly | Policy::SlowOnly => {
-                return Phase::Unmanaged("its policy makes no plan");
-            }
-        };
         if profile.peak_live_bytes - profile.persistent_bytes < MIN_STEP_BYTES {
             return Phase::Unmanaged("it allocates too little");
         }
         let allowed = self.memory.budget.allowed();
-        match policy(&profile, allowed, &self.machine) {
-            Ok(plan) => self.bind(plan, &profile, &recording, allowed),
-            Err(error) => {
+        match self.options.policy.plan(&profile, allowed, &self.machine) {
+            None => Phase::Unmanaged("its policy makes no plan"),
+            Some(Ok(plan)) => self.bind(plan, &profile, &recording, allowed),
+            Some(Err(error)) => {
                 self.lock_steps().advise(format!("sentinel: no plan: {error}"));
                 Phase::Unmanaged("no plan could be made")
             }
@@ -76,9 +71,14 @@ impl Runtime {
             return Phase::Unmanaged("no address space was left");
         };
         let roles = plan::kernel_roles(profile);
-        let persistent = |buffer: u32, unit: &Unit| -> Arc<UnitState> {
+        let persistent = |unit: &Unit| -> Arc<UnitState> {
+            let UnitHome::Persistent { buffer, offset_bytes } = unit.home else {
+                return Arc::new(UnitState::empty(0..0, Tier::SLOW));
+            };
             let addr = recording.addresses[buffer as usize];
-            self.memory.persistent_unit(addr, unit.len_bytes)
+            let begin = addr + usize_of(offset_bytes);
+            let len_bytes = profile.buffers[buffer as usize].size_bytes;
+            self.memory.persistent_unit(addr, len_bytes, begin..begin + usize_of(unit.len_bytes))
         };
         let arena = Arc::new(Arena::bind(plan, base, &roles, persistent));
         self.memory.trim();

@@ -12,12 +12,12 @@ use crate::stats::{Counters, Report};
 use crate::steps::{Active, Mode, Steps};
 use crate::tiers::emulated::EmulatedTiers;
 use arc_swap::ArcSwapOption;
-use place::{Entered, Taken};
+use place::{Entered, Taken, UnitState};
 use plan::Policy;
-use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use trace::{Tier, SLOT_MIN_BYTES};
+use trace::{page_ceil, Tier, SLOT_MIN_BYTES};
 
 /// Kernels share this many accounts of temporaries; two that run at the same time rarely meet in one.
 const TEMPORARY_ACCOUNTS: usize = 4096;
@@ -204,7 +204,6 @@ impl Runtime {
         size_bytes: u64,
     ) -> Option<usize> {
         let (memory, counters) = (&self.memory, &self.counters);
-        let pool_now = managed.pool_now_bytes();
         let arena = &managed.arena;
         let mut begun = |unit: &UnitState, entered: Entered| {
             if let Entered::First { tier, overflowed } = entered {
@@ -216,18 +215,11 @@ impl Runtime {
                 }
             }
         };
-        let (budget, pages) = (&memory.budget, &memory.pages);
-        match arena.take(own.kernel, size_bytes, own.step_tag, pool_now, budget, pages, &mut begun) {
+        let taken = memory.on_ground(|ground| arena.take(own.kernel, size_bytes, own.step_tag, ground, &mut begun));
+        match taken {
             Taken::Pool { addr } => {
-                // The pool may have shrunk between the look and the claim; whoever shrinks it looks for claims afterwards.
-                fence(Ordering::SeqCst);
-                if (addr - arena.range().start) as u64 + size_bytes <= managed.pool_now_bytes() {
-                    counters.slot_hits.count();
-                    return Some(addr);
-                }
-                memory.free(addr);
-                counters.slot_misses_short.count();
-                self.overflow(align_bytes, size_bytes)
+                counters.slot_hits.count();
+                Some(addr)
             }
             Taken::Units { addr, .. } => {
                 counters.slot_hits.count();
@@ -271,14 +263,26 @@ impl Runtime {
 
     /// Fast memory while the budget has room, then slow memory.
     fn alloc_unplanned(&self, align_bytes: u64, size_bytes: u64) -> Option<usize> {
-        let fast = if size_bytes < SLOT_MIN_BYTES {
-            self.counters.small_allocations.count();
-            self.memory.alloc_small(size_bytes, align_bytes)
-        } else {
-            self.counters.heap_allocations.count();
-            self.memory.alloc_heap(size_bytes, align_bytes, Tier::FAST)
+        let fast = || {
+            if size_bytes < SLOT_MIN_BYTES {
+                self.memory.alloc_small(size_bytes, align_bytes)
+            } else {
+                self.memory.alloc_heap(size_bytes, align_bytes, Tier::FAST)
+            }
         };
-        fast.or_else(|| self.overflow(align_bytes, size_bytes))
+        let small = size_bytes < SLOT_MIN_BYTES;
+        if small { &self.counters.small_allocations } else { &self.counters.heap_allocations }.count();
+        fast()
+            .or_else(|| self.make_room(size_bytes).and_then(|()| fast()))
+            .or_else(|| self.overflow(align_bytes, size_bytes))
+    }
+
+    /// Takes from the pool of the plan that is followed what it holds and does not use; `None` when no plan is followed.
+    fn make_room(&self, size_bytes: u64) -> Option<()> {
+        let guard = self.active.load();
+        let Mode::Managed(managed) = &guard.as_deref()?.mode else { return None };
+        self.memory.on_ground(|ground| managed.arena.make_room(page_ceil(size_bytes), ground));
+        Some(())
     }
 
     /// A tensor or scratch is dead; false for an address that is not Sentinel's.

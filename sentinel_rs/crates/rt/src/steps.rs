@@ -410,7 +410,7 @@ impl Steps {
 
     /// Fast bytes that short-lived pools hold: of the plan that is followed, and of those given up.
     pub(crate) fn pool_bytes(&self) -> u64 {
-        self.followed.iter().chain(&self.retiring).map(|managed| managed.pool_now_bytes()).sum()
+        self.followed.iter().chain(&self.retiring).map(|managed| managed.arena.pool_now_bytes()).sum()
     }
 
     /// Says something to the user once, and keeps it for `stats()`.

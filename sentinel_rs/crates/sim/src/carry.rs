@@ -7,7 +7,7 @@ use crate::engine::{Policy, Ready};
 use crate::tiers::VirtualTiers;
 use crate::workload::{to_f64, Workload};
 use crate::world::{Job, SimError, Start, World};
-use place::{Arena, Budget, Entered, MoveStart, MoveTicket, PageTiers, Taken, Tiers, UnitState};
+use place::{Arena, Budget, Entered, Ground, MoveStart, MoveTicket, PageTiers, Taken, Tiers, UnitState};
 use plan::Demand;
 use plan::{Plan, UnitHome};
 use profile::{Class, Profile};
@@ -38,7 +38,6 @@ pub struct Carrier {
     tickets: [Option<MoveTicket>; 2],
     moves: Vec<plan::Move>,
     waits: bool,
-    pool_now_bytes: u64,
     /// Absolute layer that was entered last, plus one.
     entered: u64,
     /// Absolute op whose births are done, plus one.
@@ -62,7 +61,7 @@ impl Carrier {
         let mut next = range.start + usize_of(plan.arena_bytes);
         let mut moves: Vec<plan::Move> = plan.intervals.iter().flat_map(|i| i.moves.clone()).collect();
         moves.sort_by_key(|step| step.issue_layer);
-        let arena = Arena::bind(plan, range.start, &plan::kernel_roles(profile), |_, unit| {
+        let arena = Arena::bind(plan, range.start, &plan::kernel_roles(profile), |unit| {
             let begin = next;
             next += usize_of(unit.len_bytes);
             pages.set(begin..next, Tier::SLOW);
@@ -77,7 +76,6 @@ impl Carrier {
             tickets: [None; 2],
             moves,
             waits,
-            pool_now_bytes: 0,
             entered: 0,
             born: 0,
         };
@@ -88,10 +86,16 @@ impl Carrier {
     /// Persistent buffers of a page and more are units; smaller ones are on the heap.
     fn settle_persistent(&mut self, profile: &Profile) {
         for (index, unit) in self.arena.plan().units.iter().enumerate() {
-            if let UnitHome::Persistent { buffer } = unit.home {
+            if let UnitHome::Persistent { buffer, .. } = unit.home {
                 let addr = self.arena.units()[index].range().start;
-                let first = u32::try_from(index).unwrap_or(u32::MAX);
-                self.homes[buffer as usize] = Home::Units { first, count: 1, addr };
+                match &mut self.homes[buffer as usize] {
+                    // The units of a buffer are neighbours.
+                    Home::Units { count, .. } => *count += 1,
+                    home => {
+                        let first = u32::try_from(index).unwrap_or(u32::MAX);
+                        *home = Home::Units { first, count: 1, addr };
+                    }
+                }
             }
         }
         for (index, facts) in profile.buffers.iter().enumerate() {
@@ -107,6 +111,9 @@ impl Carrier {
         } else {
             size_bytes.max(1).next_multiple_of(SMALL_BYTES)
         };
+        if wanted == Tier::FAST {
+            self.arena.make_room(reserved_bytes, self.ground());
+        }
         if wanted == Tier::FAST && self.budget.try_reserve(reserved_bytes) {
             Home::Heap { tier: Tier::FAST, reserved_bytes }
         } else {
@@ -132,8 +139,7 @@ impl Carrier {
                         refused = refused.take().or(tiers.place(unit.range(), tier).err());
                     }
                 };
-                let (budget, pages, pool_now) = (&self.budget, &self.pages, self.pool_now_bytes);
-                self.arena.take(kernel, facts.size_bytes, tag, pool_now, budget, pages, &mut begun)
+                self.arena.take(kernel, facts.size_bytes, tag, self.ground(), &mut begun)
             };
             if let Some(error) = refused {
                 return Err(SimError::Malformed(error.to_string()));
@@ -203,7 +209,9 @@ impl Carrier {
             // Persistent units are sent to where the plan begins.
             for (index, unit) in self.arena.plan().units.iter().enumerate() {
                 if is_persistent(&unit.home) && unit.birth_tier == Tier::FAST {
-                    self.issue(world, job(u32::try_from(index).unwrap_or(u32::MAX), Tier::FAST, 0, unit.len_bytes));
+                    // They come when there is time, and are never too late.
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    self.issue(world, job(index, Tier::FAST, u64::MAX, unit.len_bytes));
                 }
             }
         }
@@ -228,20 +236,15 @@ impl Carrier {
         false
     }
 
-    fn size_pool(&mut self, layer: u32) {
+    fn size_pool(&self, layer: u32) {
         let intervals = &self.arena.plan().intervals;
-        let Some(interval) = intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer) else { return };
-        let now = self.pool_now_bytes;
-        if interval.pool_bytes < now {
-            let kept = interval.pool_bytes.max(self.arena.pool_claimed_end()).min(now);
-            self.budget.release(now - kept);
-            self.pool_now_bytes = kept;
-        } else {
-            let more = (interval.pool_bytes - now).min(self.budget.allowed().saturating_sub(self.budget.used()));
-            if self.budget.try_reserve(more) {
-                self.pool_now_bytes += more;
-            }
+        if let Some(interval) = intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer) {
+            self.arena.size_pool(interval.pool_bytes, self.ground());
         }
+    }
+
+    fn ground(&self) -> Ground<'_> {
+        Ground { budget: &self.budget, pages: &self.pages, drop_pages: &|_, _| {} }
     }
 }
 
@@ -300,7 +303,7 @@ impl Policy for Carrier {
                         self.stop_moves_of_the_dying(world, first..first + count);
                     }
                     self.arena
-                        .give_back(addr, &self.budget, |_| {})
+                        .give_back(addr, self.ground())
                         .ok_or_else(|| SimError::Malformed(format!("buffer {buffer} is not where it was born")))?;
                 }
                 Home::Heap { tier: Tier::FAST, reserved_bytes } => self.budget.release(reserved_bytes),
@@ -312,6 +315,9 @@ impl Policy for Carrier {
 
     fn start(&mut self, world: &mut World, job: &Job) -> Result<Start, SimError> {
         let unit = &self.arena.units()[job.thing as usize];
+        if job.to == Tier::FAST && unit.tier() == Some(Tier::SLOW) {
+            self.arena.make_room(unit.len_bytes(), self.ground());
+        }
         let start = match unit.begin_move(job.to, &self.budget) {
             MoveStart::Needless => Start::Drop,
             MoveStart::NoRoom if job.due >= self.layer(world) => Start::Wait,

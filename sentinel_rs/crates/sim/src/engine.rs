@@ -119,6 +119,13 @@ pub fn run_step(world: &mut World, policy: &mut dyn Policy) -> Result<StepSums, 
     Ok(world.sums)
 }
 
+/// dbg
+pub fn step_op(world: &mut World, policy: &mut dyn Policy, op: usize) -> Result<(), SimError> {
+    enter(world, policy)?;
+    let demand = policy.demand(world)?;
+    work(world, policy, op, &demand)?;
+    policy.after_op(world)
+}
 /// Waits until the op may run.
 fn enter(world: &mut World, policy: &mut dyn Policy) -> Result<(), SimError> {
     let mut last_call = false;

@@ -23,7 +23,7 @@ mod world;
 pub use baselines::{first_touch, hotness, ial, interleave, layer_prefetch, static_optimum, MemoryMode};
 pub use bound::{lower_bound, Bound, BoundEffort};
 pub use carry::Carrier;
-pub use engine::{run, run_step, Outcome, Policy, Ready, STEPS_MAX};
+pub use engine::{run, run_step, step_op, Outcome, Policy, Ready, STEPS_MAX};
 pub use follow::Follower;
 pub use gap::{gap_problem, gap_schedule, step_bound};
 pub use named::Named;

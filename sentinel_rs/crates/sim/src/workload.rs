@@ -38,8 +38,6 @@ pub struct Workload {
     pub ops: Vec<OpUse>,
     /// Time of a step with everything in the fastest tier: the sum of the ops' times.
     pub step_ns: f64,
-    /// Threads inside an op when it was recorded.
-    pub threads: u32,
 }
 
 impl Workload {
@@ -48,7 +46,8 @@ impl Workload {
     /// # Errors
     /// When the trace has no op or breaks a rule of well-formed traces.
     pub fn of(name: &str, trace: &StepTrace) -> Result<Workload, FoldError> {
-        let profile = fold(trace)?;
+        // The simulated machine runs one op after the other, however many the recording one ran at a time.
+        let profile = Profile { inter_op_threads: 1, ..fold(trace)? };
         let mut ops: Vec<OpUse> = profile
             .ops
             .iter()
@@ -68,7 +67,7 @@ impl Workload {
             }
         }
         let step_ns = ops.iter().map(|op| op.base_ns).sum();
-        Ok(Workload { name: name.to_owned(), profile, ops, step_ns, threads: trace.intra_op_threads })
+        Ok(Workload { name: name.to_owned(), profile, ops, step_ns })
     }
 
     /// Buffers that exist across steps in memory that Sentinel owns.

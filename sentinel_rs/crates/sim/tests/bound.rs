@@ -96,9 +96,7 @@ fn case(seed: u64, ops: u64, buffers: u64, pieces: u64) -> Case {
     }
     let workload = Workload::of("case", &trace).unwrap();
     let share = 0.3 + 0.1 * draws.below(8) as f64;
-    let costs =
-        Costs::new(&workload.profile, workload.threads, &Machine::by_name("optane").unwrap(), MemoryTime::Share(share))
-            .unwrap();
+    let costs = Costs::new(&workload.profile, &Machine::by_name("optane").unwrap(), MemoryTime::Share(share)).unwrap();
     let m_hat = [0.5, 1.0, 2.0, 4.0][usize::try_from(draws.below(4)).unwrap()];
     let fast_budget_bytes = (1 + draws.below(total)) * UNIT;
     let setting = Setting::with_m_hat(&workload, fast_budget_bytes, m_hat);

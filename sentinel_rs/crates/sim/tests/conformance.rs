@@ -81,7 +81,7 @@ fn every_policy_keeps_the_budget_loses_nothing_and_repeats_itself() {
     let machine = machine();
     for seed in 0..25 {
         let workload = Workload::of("random", &step(seed)).unwrap();
-        let costs = Costs::new(&workload.profile, workload.threads, &machine, MemoryTime::Share(1.0)).unwrap();
+        let costs = Costs::new(&workload.profile, &machine, MemoryTime::Share(1.0)).unwrap();
         for percent in [3, 20, 70] {
             let budget = (workload.profile.peak_live_bytes * percent / 100).max(1);
             for m_hat in [0.3, 3.0] {
@@ -111,7 +111,7 @@ fn with_all_the_memory_there_is_nothing_is_slow() {
     let machine = machine();
     for seed in 100..110 {
         let workload = Workload::of("random", &step(seed)).unwrap();
-        let costs = Costs::new(&workload.profile, workload.threads, &machine, MemoryTime::Share(0.7)).unwrap();
+        let costs = Costs::new(&workload.profile, &machine, MemoryTime::Share(0.7)).unwrap();
         // Pages round up what the arena holds.
         let setting = Setting::with_m_hat(&workload, workload.profile.peak_live_bytes + (1 << 20), 2.0);
         for policy in [Named::FastOnly, Named::Gap, Named::StaticOptimum, Named::FirstTouch, Named::Ial, Named::Hotness]
@@ -154,7 +154,7 @@ impl sim::Policy for Greedy {
 #[test]
 fn a_policy_that_breaks_the_budget_is_stopped() {
     let workload = Workload::of("random", &step(7)).unwrap();
-    let costs = Costs::new(&workload.profile, workload.threads, &machine(), MemoryTime::Share(1.0)).unwrap();
+    let costs = Costs::new(&workload.profile, &machine(), MemoryTime::Share(1.0)).unwrap();
     let setting = Setting::with_m_hat(&workload, 4096, 1.0);
     assert!(matches!(
         run(&workload, &costs, &setting, &mut Greedy),

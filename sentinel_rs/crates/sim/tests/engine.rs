@@ -62,7 +62,7 @@ fn whole(buffer: u32, len_bytes: u64, birth_tier: Tier) -> Piece {
 
 fn simulate(trace: &StepTrace, machine: &Machine, rate: f64, budget: u64, schedule: Schedule) -> (Workload, Outcome) {
     let workload = Workload::of("hand", trace).unwrap();
-    let costs = Costs::new(&workload.profile, workload.threads, machine, MemoryTime::Share(1.0)).unwrap();
+    let costs = Costs::new(&workload.profile, machine, MemoryTime::Share(1.0)).unwrap();
     let setting = Setting { budget_bytes: vec![budget, u64::MAX / 2], promote_rate: rate, demote_rate: rate };
     let outcome = run(&workload, &costs, &setting, &mut Follower::new(&workload, schedule).unwrap()).unwrap();
     (workload, outcome)
@@ -174,7 +174,7 @@ fn a_plan_carried_out_in_time_moves_what_it_says() {
     let trace = step(16, &buffers);
     let machine = Machine::by_name("optane").unwrap();
     let workload = Workload::of("hand", &trace).unwrap();
-    let costs = Costs::new(&workload.profile, workload.threads, &machine, MemoryTime::Share(0.5)).unwrap();
+    let costs = Costs::new(&workload.profile, &machine, MemoryTime::Share(0.5)).unwrap();
     let setting = Setting::with_m_hat(&workload, 4 * MB, 50.0);
     let plan = plan::hpca21(&workload.profile, 4 * MB, &setting.machine_for_planning(&machine)).unwrap();
     let said = plan.moved_bytes();
@@ -206,12 +206,12 @@ fn the_memory_share_is_found_from_the_ratio_and_a_ratio_beyond_the_machine_is_re
     let trace = step(3, &[(MB, 0, &[0, 1, 2], 2)]);
     let workload = Workload::of("hand", &trace).unwrap();
     let machine = machine(&format!("{FAST}{SLOW}"));
-    let costs = Costs::new(&workload.profile, workload.threads, &machine, MemoryTime::SlowRatio(1.8)).unwrap();
+    let costs = Costs::new(&workload.profile, &machine, MemoryTime::SlowRatio(1.8)).unwrap();
     assert!((costs.step_in_tier_ns(&workload.profile, Tier::SLOW) / workload.step_ns - 1.8).abs() < 1e-9);
     assert!((costs.memory_share - 0.6).abs() < 1e-6);
-    assert!(Costs::new(&workload.profile, workload.threads, &machine, MemoryTime::SlowRatio(3.5)).is_err());
+    assert!(Costs::new(&workload.profile, &machine, MemoryTime::SlowRatio(3.5)).is_err());
     // The recorded op of a millisecond has 0.035 ms of fast memory time; 0.105 ms of slow memory time hides behind it.
-    let emulated = Costs::new(&workload.profile, workload.threads, &machine, MemoryTime::Emulated).unwrap();
+    let emulated = Costs::new(&workload.profile, &machine, MemoryTime::Emulated).unwrap();
     assert!((emulated.step_in_tier_ns(&workload.profile, Tier::SLOW) - workload.step_ns).abs() < 1.0);
     // Nothing to run twice: the step is the same from the first.
     let mut world_policy = Follower::new(&workload, Schedule::fixed(&workload, |_| Tier::FAST)).unwrap();

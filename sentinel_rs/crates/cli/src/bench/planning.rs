@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::Command;
 
 use anyhow::{anyhow, bail, Context};
-use plan::{Machine, Plan, PlanError, Policy};
+use plan::{Machine, Plan, Policy};
 use profile::Profile;
 use serde::{Deserialize, Serialize};
 
@@ -123,13 +123,6 @@ fn in_a_child(policy: Policy, buffers: u32) -> anyhow::Result<Measured> {
 
 /// Measures one case in this process and prints one JSON object.
 pub fn measure(case: Case, out: &mut impl Write) -> anyhow::Result<()> {
-    let plan_of: fn(&Profile, u64, &Machine) -> Result<Plan, PlanError> = match case.policy {
-        Policy::Hpca21 => plan::hpca21,
-        Policy::Gap => plan::gap,
-        Policy::FirstTouch | Policy::FastOnly | Policy::SlowOnly => {
-            bail!("--case: {} plans nothing; accepted are hpca21 and gap", case.policy.name())
-        }
-    };
     let machine = Machine::by_name("optane")?;
     let trace = synthetic(case.buffers, SEED);
     let mut best: Option<Measured> = None;
@@ -138,7 +131,10 @@ pub fn measure(case: Case, out: &mut impl Write) -> anyhow::Result<()> {
         let before = cpu_seconds()?;
         let profile = profile::fold(&trace)?;
         let folded = cpu_seconds()?;
-        let plan = plan_of(&profile, profile.peak_live_bytes / FAST_SHARE, &machine)?;
+        let Some(plan) = case.policy.plan(&profile, profile.peak_live_bytes / FAST_SHARE, &machine) else {
+            bail!("--case: {} plans nothing; accepted are hpca21 and gap", case.policy.name())
+        };
+        let plan = plan?;
         let planned = cpu_seconds()?;
         check(&profile, &plan)?;
         let seconds = planned - before;

@@ -115,12 +115,11 @@ fn load(data: &Path, speedup: &Figures, machine: &Machine, out: &mut impl Write)
         };
         let trace = trace::read(file)?;
         let workload = Workload::of(name, &trace)?;
-        let most = Costs::new(&workload.profile, workload.threads, machine, MemoryTime::Share(1.0))?;
-        let (costs, beyond) =
-            match Costs::new(&workload.profile, workload.threads, machine, MemoryTime::SlowRatio(wanted)) {
-                Ok(costs) => (costs, None),
-                Err(error) => (most.clone(), Some(error)),
-            };
+        let most = Costs::new(&workload.profile, machine, MemoryTime::Share(1.0))?;
+        let (costs, beyond) = match Costs::new(&workload.profile, machine, MemoryTime::SlowRatio(wanted)) {
+            Ok(costs) => (costs, None),
+            Err(error) => (most.clone(), Some(error)),
+        };
         let kappa = costs.ops.iter().map(|op| op.scale).fold(0.0, f64::max);
         table.push([
             name.clone(),

@@ -37,7 +37,7 @@ pub fn cases(model: &Model, machine: &plan::Machine) -> anyhow::Result<Vec<Case>
     let schedule = gap_schedule(workload, costs, &planned_for);
     let mut cases = Vec::new();
     let mut add = |name: String, workload: &Workload, setting: &Setting, schedule| -> anyhow::Result<()> {
-        let costs = Costs::new(&workload.profile, workload.threads, machine, MemoryTime::Scale(model.kappa()))?;
+        let costs = Costs::new(&workload.profile, machine, MemoryTime::Scale(model.kappa()))?;
         let ours = run(workload, &costs, setting, &mut Follower::new(workload, schedule)?)?;
         let first = Named::FirstTouch.run(workload, &costs, setting, machine)?;
         cases.push(Case { name, ratio: first.sums.step_ns / ours.sums.step_ns });

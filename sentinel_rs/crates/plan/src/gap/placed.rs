@@ -7,7 +7,7 @@ use super::{gap_choice, GapChoice, GapProblem, GapTensor, Migration, Way};
 use crate::hpca21::pool::Pool;
 use crate::layout::{slots, Space};
 use crate::machine::bytes_f64;
-use crate::{Costs, Interval, Move, Place, Plan, PlanError, Unit, UnitHome};
+use crate::{Costs, Interval, Move, Place, Plan, PlanError, PoolRule, Unit, UnitHome};
 use profile::{Class, Profile};
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
@@ -15,6 +15,8 @@ use trace::{page_ceil, Tier, PAGE_BYTES};
 const GRAINS: u64 = 64;
 /// Buffers below twice this are one unit: records of which page is where look at every 64th page of a long range.
 const GRAIN_MIN_BYTES: u64 = 64 * PAGE_BYTES;
+/// Persistent buffers have units of this size in every plan, because a plan finds them where another one left them.
+const PERSISTENT_GRAIN_BYTES: u64 = 2 << 20;
 /// The smallest buffers are fast without being asked, as long as they take at most this part of the planned fast bytes.
 const SMALL_SHARE: u64 = 50;
 
@@ -35,6 +37,36 @@ pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: 
     pooled.sort_unstable();
     let pool = Pool::pack(profile, &pooled, space.planned_bytes);
     let decided = planner.decide(&pool, space.planned_bytes);
+    if std::env::var("GAPDBG").is_ok() {
+        let base: f64 = decided.problem.base_ns.iter().sum();
+        eprintln!(
+            "first {:.3} second {:.3} pooled {} whole {} most extent {} planned {}",
+            base / first.choice.step_ns,
+            base / decided.choice.step_ns,
+            pooled.len(),
+            pool.whole_bytes,
+            pool.extent_by_layer.iter().max().unwrap(),
+            space.planned_bytes
+        );
+        for (b, t) in &decided.buffers {
+            let f = &profile.buffers[*b];
+            if f.class == Class::Persistent && f.size_bytes > 1000000 {
+                eprintln!(
+                    "persistent {b} {} born {} moves {:?} slow_ns {}",
+                    f.size_bytes,
+                    decided.choice.born_fast[t.start],
+                    decided
+                        .choice
+                        .moves
+                        .iter()
+                        .filter(|m| m.tensor as usize == t.start)
+                        .map(|m| (m.way, m.first_op, m.due_op))
+                        .collect::<Vec<_>>(),
+                    decided.problem.tensors[t.start].uses.iter().map(|u| u.slow_ns).sum::<f64>() / 1e6
+                );
+            }
+        }
+    }
     Ok(Builder::new(profile, &pool).plan(&decided, space))
 }
 
@@ -101,8 +133,8 @@ struct Decided {
 
 impl Planner<'_> {
     fn decide(&self, pool: &Pool, planned_bytes: u64) -> Decided {
-        let rooms = self.profile.ops.iter().map(|op| signed(planned_bytes - pool.extent_by_layer[op.layer as usize]));
-        let mut problem = GapProblem::of_ops(self.profile, self.costs, self.migration, rooms.collect());
+        let rooms = pool.extent_by_op(self.profile).into_iter().map(|extent| signed(planned_bytes - extent)).collect();
+        let mut problem = GapProblem::of_ops(self.profile, self.costs, self.migration, rooms);
         let mut buffers = Vec::new();
         for (index, facts) in self.profile.buffers.iter().enumerate() {
             let takes_part = match facts.class {
@@ -114,13 +146,17 @@ impl Planner<'_> {
                 continue;
             }
             let pages = page_ceil(facts.size_bytes) / PAGE_BYTES;
-            // A persistent buffer has one state for all of its pages.
-            let most = if facts.class == Class::Persistent { 1 } else { pages };
-            let parts = facts.size_bytes.div_ceil(self.grain_bytes).clamp(1, most.max(1));
+            let parts = match facts.class {
+                Class::Persistent => page_ceil(facts.size_bytes).div_ceil(PERSISTENT_GRAIN_BYTES),
+                _ => facts.size_bytes.div_ceil(self.grain_bytes).clamp(1, pages.max(1)),
+            };
             let begin = problem.tensors.len();
             let mut rest = pages;
             for part in 0..parts {
-                let own = rest / (parts - part);
+                let own = match facts.class {
+                    Class::Persistent => rest.min(PERSISTENT_GRAIN_BYTES / PAGE_BYTES),
+                    _ => rest / (parts - part),
+                };
                 rest -= own;
                 let share = bytes_f64(own) / bytes_f64(pages.max(1));
                 let last = self.costs.tiers.len() - 1;
@@ -193,6 +229,7 @@ impl<'a> Builder<'a> {
             unplanned_bytes: space.unplanned_bytes,
             arena_bytes: self.end_bytes,
             pool_bytes: self.pool_bytes,
+            pool_rule: PoolRule::OnDemand,
             slots: slots(self.profile, &self.places),
             layer_first_op: self.profile.layers.iter().map(|layer| layer.first_op).collect(),
             may_be_late: false,
@@ -234,17 +271,19 @@ impl<'a> Builder<'a> {
             let count = u32::try_from(tensors.len()).unwrap_or(u32::MAX);
             self.places[buffer] = Some(Place::Units { first: self.next_unit(), count, offset_bytes: self.end_bytes });
         }
+        let mut offset_bytes = 0;
         for tensor in tensors {
             unit_of[tensor] = self.next_unit();
             let len_bytes = decided.problem.tensors[tensor].size_bytes.unsigned_abs();
             let home = if persistent {
-                UnitHome::Persistent { buffer: u32::try_from(buffer).unwrap_or(u32::MAX) }
+                UnitHome::Persistent { buffer: u32::try_from(buffer).unwrap_or(u32::MAX), offset_bytes }
             } else {
                 UnitHome::Arena { offset_bytes: self.end_bytes }
             };
             let birth_tier = tier(decided.choice.born_fast[tensor]);
             let (layers, accesses) = (facts.layers.clone(), facts.access_count());
             self.units.push(Unit { home, len_bytes, birth_tier, layers, accesses });
+            offset_bytes += len_bytes;
             self.end_bytes += if persistent { 0 } else { len_bytes };
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::costs::Costs;
 use crate::machine::bytes_f64;
+use crate::Machine;
 use profile::{BufferFacts, Profile};
 use std::ops::RangeInclusive;
 use trace::Tier;
@@ -14,6 +15,14 @@ pub struct Migration {
     pub promote_rate: f64,
     /// Out of fast memory.
     pub demote_rate: f64,
+}
+
+impl Migration {
+    /// As fast as the machine says.
+    #[must_use]
+    pub fn of(machine: &Machine) -> Migration {
+        Migration { promote_rate: machine.promote_gbps, demote_rate: machine.demote_gbps }
+    }
 }
 
 /// A step as the search sees it.

@@ -82,7 +82,8 @@ fn persistent_buffers_are_units_of_their_own_from_a_page_on() {
     add(&mut profile, Class::External, 9 * PAGE, &[0], 2);
     let plan = hpca21(&profile, 100 * PAGE, &page_per_us()).unwrap();
     assert_eq!(plan.units.len(), 1);
-    assert_eq!(plan.units[0].home, UnitHome::Persistent { buffer: u32::try_from(weights).unwrap() });
+    let buffer = u32::try_from(weights).unwrap();
+    assert_eq!(plan.units[0].home, UnitHome::Persistent { buffer, offset_bytes: 0 });
     assert_eq!((plan.units[0].len_bytes, plan.arena_bytes), (2 * PAGE, 0));
     assert_eq!(plan.unplanned_bytes, PAGE - 1);
 }

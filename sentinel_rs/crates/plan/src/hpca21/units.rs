@@ -84,7 +84,8 @@ pub(crate) fn coallocate(profile: &Profile, arena_begin: u64) -> Coallocation {
             persistent: true,
             death_layer: last_layer,
         };
-        result.push(UnitHome::Persistent { buffer: u32::try_from(index).unwrap_or(u32::MAX) }, span);
+        let buffer = u32::try_from(index).unwrap_or(u32::MAX);
+        result.push(UnitHome::Persistent { buffer, offset_bytes: 0 }, span);
     }
     result
 }
