@@ -1,8 +1,8 @@
 """MobileNet v1 on enlarged handwritten digits, in the CIFAR shape.
 
 Howard et al., "MobileNets" (2017), width 1.0: a 3x3 convolution and thirteen pairs of a depthwise 3x3 and a pointwise
-1x1 convolution, each with batch norm and ReLU6. The stem keeps the resolution, as is usual for small images; the rest is
-as published.
+1x1 convolution, each with batch norm and ReLU6. The stem keeps the resolution, as is usual for small images; the rest
+is as published.
 """
 
 import digits
