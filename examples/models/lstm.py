@@ -90,9 +90,9 @@ def build(arguments):
     # Summed over time and averaged over the batch, as published.
     cost = tf.reduce_sum(losses) / arguments.batch
     weights = tf.trainable_variables()
-    # Each time step's gradient of a weight is added as it comes; by default all are kept until the last one is there.
-    tree = tf.AggregationMethod.EXPERIMENTAL_TREE
-    gradients = tf.gradients(cost, weights, aggregation_method=tree)
+    # Gated, as optimizers do by default: each time step's gradient of a weight is there before the time step before it
+    # goes on, and can be added up. Otherwise those of all time steps may be kept to the end, which takes gigabytes.
+    gradients = tf.gradients(cost, weights, gate_gradients=True)
     gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM)
     optimizer = tf.train.GradientDescentOptimizer(arguments.learning_rate)
     update = optimizer.apply_gradients(zip(gradients, weights))

@@ -11,6 +11,7 @@
 mod fit;
 mod pairs;
 mod temporaries;
+mod traffic;
 
 use fit::Line;
 use pairs::Pairs;
@@ -107,7 +108,7 @@ pub fn scale(first: Recorded, second: Recorded, batch: u32) -> Result<StepTrace,
     let pairs = Pairs::of(base.step, other.step).map_err(|error| if near_first { error } else { error.swapped() })?;
     let line = Line::new(base.batch.min(other.batch), base.batch.max(other.batch), batch);
     let scaling = Scaling { base: base.step, other: other.step, pairs, line, base_is_low: base.batch < other.batch };
-    let scaled = scaling.step();
+    let scaled = scaling.step().map_err(|error| if near_first { error } else { error.swapped() })?;
     check_rules("scaled", &scaled)?;
     Ok(scaled)
 }
@@ -156,8 +157,9 @@ impl Scaling<'_> {
         }
     }
 
-    fn step(&self) -> StepTrace {
-        StepTrace { ops: self.ops(), buffers: self.buffers(), ..self.base.clone() }
+    fn step(&self) -> Result<StepTrace, ScaleError> {
+        let traffic = traffic::fitted(self.base, self.other, &self.pairs, |base, other| self.fit(base, other))?;
+        Ok(StepTrace { ops: self.ops(), buffers: self.buffers(&traffic), ..self.base.clone() })
     }
 
     /// The base's operations with fitted durations. The pauses between them stay: they are the executor's.
@@ -189,13 +191,13 @@ impl Scaling<'_> {
         ops
     }
 
-    fn buffers(&self) -> Vec<Buffer> {
+    fn buffers(&self, traffic: &[Vec<u64>]) -> Vec<Buffer> {
         let (kept, mut added) = self.temporaries();
         let mut buffers = Vec::with_capacity(self.base.buffers.len());
         for (index, buffer) in self.base.buffers.iter().enumerate() {
-            match self.pairs.buffers[index] {
-                Some(other) => buffers.push(self.lasting(buffer, &self.other.buffers[other])),
-                None => buffers.extend(kept[&index].map(|size_bytes| resized(buffer, size_bytes))),
+            match kept.get(&index) {
+                Some(size_bytes) => buffers.extend(size_bytes.map(|size_bytes| resized(buffer, size_bytes))),
+                None => buffers.push(self.lasting(index, &traffic[index])),
             }
             for size_bytes in added.remove(&index).unwrap_or_default() {
                 buffers.push(resized(buffer, size_bytes));
@@ -222,23 +224,20 @@ impl Scaling<'_> {
         (kept, added)
     }
 
-    /// A paired buffer. Its accesses are fitted with those of the same operation in the other step.
-    fn lasting(&self, base: &Buffer, other: &Buffer) -> Buffer {
-        let size_bytes = self.fit(base.size_bytes, other.size_bytes);
-        let mut theirs: HashMap<(u32, bool), Vec<u64>> = HashMap::new();
-        for access in other.accesses.iter().rev() {
-            theirs.entry((access.op, access.write)).or_default().push(access.bytes);
-        }
-        let accesses = base.accesses.iter().map(|access| {
-            let key = (self.pairs.ops[access.op as usize], access.write);
-            let bytes = match theirs.get_mut(&key).and_then(Vec::pop) {
-                Some(other_bytes) => self.fit(access.bytes, other_bytes),
-                // In one step the operation worked in this buffer, in the other in one of its own: it sees the same share.
-                None => share(access.bytes, base.size_bytes, size_bytes),
-            };
-            Access { bytes: bytes.min(size_bytes), ..*access }
-        });
-        Buffer { size_bytes, accesses: accesses.collect(), ..base.clone() }
+    /// A buffer that is no temporary, with the fitted bytes of its accesses.
+    fn lasting(&self, index: usize, traffic: &[u64]) -> Buffer {
+        let buffer = &self.base.buffers[index];
+        let size_bytes = match self.pairs.buffers[index] {
+            Some(other) => self.fit(buffer.size_bytes, self.other.buffers[other].size_bytes),
+            None => {
+                // What lives in it tells how it grows.
+                let largest = buffer.accesses.iter().map(|access| access.bytes).zip(traffic).max();
+                largest.map_or(buffer.size_bytes, |(old, &new)| share(buffer.size_bytes, old, new))
+            }
+        };
+        let accesses = buffer.accesses.iter().zip(traffic);
+        let accesses = accesses.map(|(access, &bytes)| Access { bytes: bytes.min(size_bytes), ..*access }).collect();
+        Buffer { size_bytes, accesses, ..buffer.clone() }
     }
 }
 

@@ -3,7 +3,9 @@
 //! Operations are the same when they have the same name and are the same execution under that name; the executor may have
 //! run them in another order. Buffers are the same when the same operation made them as the same one of its lasting
 //! allocations, or, for those that were there before the step, when the same operations use them in the same way.
-//! Temporaries are left to the caller: their number is not a property of the graph.
+//!
+//! Two kinds are left without a partner. The number of temporaries is not a property of the graph. And whether an operation
+//! makes an output or writes over an input depends on who else still needs the input at that moment, and so on the order.
 
 use super::ScaleError;
 use crate::fold::index32;
@@ -14,7 +16,7 @@ use trace::{Buffer, Origin, StepTrace};
 pub(super) struct Pairs {
     /// The other step's op index, by the base's.
     pub(super) ops: Vec<u32>,
-    /// The other step's buffer index, by the base's; `None` for temporaries.
+    /// The other step's buffer index, by the base's; `None` where there is no partner.
     pub(super) buffers: Vec<Option<usize>>,
 }
 
@@ -26,7 +28,7 @@ impl Pairs {
     pub(super) fn of(base: &StepTrace, other: &StepTrace) -> Result<Pairs, ScaleError> {
         let ops = pair_ops(base, other)?;
         let mut buffers = vec![None; base.buffers.len()];
-        pair_lasting(base, other, &ops, &mut buffers)?;
+        pair_lasting(base, other, &ops, &mut buffers);
         pair_older(base, other, &ops, &mut buffers)?;
         Ok(Pairs { ops, buffers })
     }
@@ -95,25 +97,16 @@ fn lasting(step: &StepTrace) -> Vec<Vec<usize>> {
     by_op
 }
 
-fn pair_lasting(
-    base: &StepTrace,
-    other: &StepTrace,
-    ops: &[u32],
-    pairs: &mut [Option<usize>],
-) -> Result<(), ScaleError> {
+fn pair_lasting(base: &StepTrace, other: &StepTrace, ops: &[u32], pairs: &mut [Option<usize>]) {
     let theirs = lasting(other);
-    for (op, made) in lasting(base).into_iter().enumerate() {
-        let found = &theirs[ops[op] as usize];
-        if found.len() != made.len() {
-            let text = |step, op, count| format!("{} makes {count} buffers that outlive it", op_text(step, op));
-            let base_text = text(base, index32(op), made.len());
-            return Err(ScaleError::different(base_text, text(other, ops[op], found.len())));
-        }
-        for (buffer, &found) in made.into_iter().zip(found) {
-            pairs[buffer] = Some(found);
+    for (made, &op) in lasting(base).into_iter().zip(ops) {
+        let found = &theirs[op as usize];
+        if found.len() == made.len() {
+            for (buffer, &found) in made.into_iter().zip(found) {
+                pairs[buffer] = Some(found);
+            }
         }
     }
-    Ok(())
 }
 
 /// By whom and how a buffer from before the step is used: ops of the other step, and whether they write.
