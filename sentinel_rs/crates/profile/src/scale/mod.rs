@@ -11,6 +11,8 @@
 mod fit;
 mod pairs;
 mod temporaries;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
 use fit::Line;
