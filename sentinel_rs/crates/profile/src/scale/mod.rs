@@ -18,6 +18,7 @@ mod traffic;
 use fit::Line;
 use pairs::Pairs;
 use std::collections::{BTreeMap, HashMap};
+use temporaries::Fate;
 use trace::{Access, Buffer, Op, Origin, StepTrace, SLOT_MIN_BYTES};
 
 /// A recorded step and how many examples it trained on.
@@ -194,36 +195,34 @@ impl Scaling<'_> {
     }
 
     fn buffers(&self, traffic: &[Vec<u64>]) -> Vec<Buffer> {
-        let (kept, mut added) = self.temporaries();
+        let fates = self.temporaries();
         let mut buffers = Vec::with_capacity(self.base.buffers.len());
         for (index, buffer) in self.base.buffers.iter().enumerate() {
-            match kept.get(&index) {
-                Some(size_bytes) => buffers.extend(size_bytes.map(|size_bytes| resized(buffer, size_bytes))),
+            match fates.get(&index) {
+                Some(Fate { kept, added }) => {
+                    let sizes = kept.iter().chain(added);
+                    buffers.extend(sizes.map(|&size_bytes| resized(buffer, size_bytes)));
+                }
                 None => buffers.push(self.lasting(index, &traffic[index])),
-            }
-            for size_bytes in added.remove(&index).unwrap_or_default() {
-                buffers.push(resized(buffer, size_bytes));
             }
         }
         number(&mut buffers, &self.base.ops);
         buffers
     }
 
-    /// By buffer index of the base, what becomes of a temporary, and the sizes of the new ones behind it.
-    #[allow(clippy::type_complexity)]
-    fn temporaries(&self) -> (HashMap<usize, Option<u64>>, BTreeMap<usize, Vec<u64>>) {
+    /// What becomes of each temporary, by buffer index of the base.
+    fn temporaries(&self) -> HashMap<usize, Fate> {
         let (ours, mut theirs) = (temporaries_by_op(self.base), temporaries_by_op(self.other));
-        let (mut kept, mut added) = (HashMap::new(), BTreeMap::new());
+        let sizes = |step: &StepTrace, all: &[usize]| -> Vec<u64> {
+            all.iter().map(|&buffer| step.buffers[buffer].size_bytes).collect()
+        };
+        let mut fates = HashMap::new();
         for (op, indices) in ours {
-            let sizes =
-                |step: &StepTrace, all: &[usize]| all.iter().map(|&b| step.buffers[b].size_bytes).collect::<Vec<_>>();
             let found = theirs.remove(&self.pairs.ops[op as usize]).unwrap_or_default();
-            let fitted =
-                temporaries::fit(&sizes(self.base, &indices), &sizes(self.other, &found), |a, b| self.fit(a, b));
-            kept.extend(indices.iter().copied().zip(fitted.kept));
-            added.extend(fitted.added.into_iter().map(|(place, sizes)| (indices[place], sizes)));
+            let (base, other) = (sizes(self.base, &indices), sizes(self.other, &found));
+            fates.extend(indices.into_iter().zip(temporaries::fit(&base, &other, |a, b| self.fit(a, b))));
         }
-        (kept, added)
+        fates
     }
 
     /// A buffer that is no temporary, with the fitted bytes of its accesses.
