@@ -78,6 +78,22 @@ enum TypedTrace {
         /// Trace file, as written for SENTINEL_TRACE
         file: PathBuf,
     },
+    /// Write the step that another batch would make, from two recorded batches of one graph
+    Scale {
+        /// Trace of the first batch
+        first: PathBuf,
+        /// Trace of the second batch
+        second: PathBuf,
+        /// Examples per step in the two traces, in their order, such as 64,128
+        #[arg(long, value_name = "A,B")]
+        batches: String,
+        /// Examples per step that are wanted
+        #[arg(long, value_name = "K")]
+        batch: u32,
+        /// Where to write the scaled trace
+        #[arg(short, long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Sum up a step: layers, buffers by class, peak, traffic, largest buffers
     Stats {
         /// Trace file, as written for SENTINEL_TRACE
@@ -174,6 +190,8 @@ pub enum Command {
     Show { file: PathBuf, limit: usize, buffers: bool },
     /// Look for damage and broken rules.
     Check { file: PathBuf },
+    /// Make a step for another batch from two steps with their batches.
+    Scale { steps: [(PathBuf, u32); 2], batch: u32, out: PathBuf },
     /// Sum up.
     Stats { file: PathBuf, json: bool },
     /// Measure packing.
@@ -222,6 +240,10 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
         }
         TypedCommand::Trace { command: TypedTrace::Check { file } } => Command::Check { file },
         TypedCommand::Trace { command: TypedTrace::Stats { file, json } } => Command::Stats { file, json },
+        TypedCommand::Trace { command: TypedTrace::Scale { first, second, batches, batch, out } } => {
+            let (first_batch, second_batch) = two_batches(&batches)?;
+            Command::Scale { steps: [(first, first_batch), (second, second_batch)], batch, out }
+        }
         TypedCommand::Sim { file, options } => {
             let (json, plot) = (options.json, options.plot.clone());
             Command::Sim { file, question: question(options)?, json, plot }
@@ -266,6 +288,12 @@ fn enough(buffers: u32) -> Result<(), String> {
         return Err(format!("accepted are numbers of at least {BUFFERS_MIN}"));
     }
     Ok(())
+}
+
+fn two_batches(text: &str) -> Result<(u32, u32), String> {
+    let read = |number: &str| number.trim().parse::<u32>().ok().filter(|&batch| batch > 0);
+    let parts = text.split_once(',').and_then(|(first, second)| Some((read(first)?, read(second)?)));
+    parts.ok_or_else(|| format!("--batches = {text}: accepted are two whole numbers above 0, such as 64,128"))
 }
 
 fn question(typed: TypedSim) -> Result<Question, String> {

@@ -10,6 +10,7 @@ mod bench;
 mod chart;
 mod check;
 mod planning;
+mod scaling;
 mod show;
 mod simulate;
 mod stats;
@@ -50,6 +51,7 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
             let stats = stats::Stats::of(&step, &profile::fold(&step)?);
             Ok(if json { print_json(&stats, out) } else { stats.print(out) }?)
         }
+        Command::Scale { steps, batch, out: file } => Ok(writeln!(out, "{}", scaling::scale(&steps, batch, &file)?)?),
         Command::BenchPacking { data, traces, exact_limit } => bench::packing::run(&data, &traces, exact_limit, out),
         Command::BenchPlanning { buffers } => bench::planning::run(&buffers, out),
         Command::BenchPlanningCase(case) => bench::planning::measure(case, out),

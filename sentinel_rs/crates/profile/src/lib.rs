@@ -6,11 +6,13 @@
 
 mod fold;
 mod layers;
+mod scale;
 #[cfg(test)]
 mod tests;
 
 pub use fold::{fold, FoldError};
 pub use layers::infer_layers;
+pub use scale::{scale, Recorded, ScaleError};
 
 /// Largest temporary of a scratch kernel that is left to the heap of small blocks.
 ///

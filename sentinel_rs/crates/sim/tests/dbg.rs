@@ -14,7 +14,7 @@ fn dbg() {
     let plan = plan::gap(&w.profile, s.fast_budget_bytes(), &costs, s.migration()).unwrap();
     let mut c = Carrier::new(&w, plan.clone(), false).unwrap();
     for (i, u) in plan.units.iter().enumerate() {
-        if let UnitHome::Persistent { buffer } = u.home {
+        if let UnitHome::Persistent { buffer, .. } = u.home {
             if u.len_bytes > 3000000 {
                 println!(
                     "step unit {i} buffer {buffer} birth {:?} moves {:?}",
