@@ -209,7 +209,7 @@ impl Arena {
         let slots = &self.plan.slots[own.first as usize..(own.first + own.count) as usize];
         let mut outcome = if slots.is_empty() { Taken::Unknown } else { Taken::Size };
         // Worker threads of one op race for their ordinals, so a neighbour of the right size is as good as the own one.
-        let own_first = slots.get(ordinal as usize).map(|_| ordinal as usize);
+        let own_first = slots.binary_search_by_key(&ordinal, |slot| slot.key.ordinal).ok();
         let others = (0..slots.len()).filter(|&index| Some(index) != own_first);
         for index in own_first.into_iter().chain(others) {
             if slots[index].size_bytes != size_bytes {

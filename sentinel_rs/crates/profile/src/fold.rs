@@ -162,29 +162,21 @@ fn fold_buffer(buffer: &Buffer, key: Option<SlotKey>, ops: &[OpFacts]) -> Buffer
     let mut layers = Vec::with_capacity(uses.len() + 1);
     layers.extend(birth.into_iter().chain(uses.iter().map(|used| used.op)).map(layer_of));
     layers.dedup();
-    let mut facts = BufferFacts {
+    let sum = |bytes: fn(&BufferUse) -> u64| uses.iter().map(bytes).sum();
+    let writes = buffer.accesses.iter().filter(|access| access.write).count() as u64;
+    BufferFacts {
         size_bytes: buffer.size_bytes,
         class,
         key,
         birth_op,
         death_op,
         layers,
-        reads: 0,
-        writes: 0,
-        read_bytes: 0,
-        written_bytes: 0,
+        reads: buffer.accesses.len() as u64 - writes,
+        writes,
+        read_bytes: sum(|used| used.read_bytes),
+        written_bytes: sum(|used| used.written_bytes),
         uses,
-    };
-    for access in &buffer.accesses {
-        if access.write {
-            facts.writes += 1;
-            facts.written_bytes += access.bytes;
-        } else {
-            facts.reads += 1;
-            facts.read_bytes += access.bytes;
-        }
     }
-    facts
 }
 
 fn uses_of(buffer: &Buffer) -> Vec<BufferUse> {

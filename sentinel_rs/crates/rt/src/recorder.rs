@@ -6,6 +6,7 @@
 use crate::graph::GraphEdges;
 use crate::kernels::Kernels;
 use crate::memory::Memory;
+use profile::SCRATCH_MAX_BYTES;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -36,6 +37,8 @@ struct Log {
     addresses: Vec<usize>,
     live: HashMap<usize, u32>,
     ordinals: HashMap<u32, u32>,
+    /// Temporaries that are dead already, by execution and size.
+    idle: HashMap<(u32, u64), Vec<u32>>,
     live_bytes: u64,
     peak_live_bytes: u64,
     persistent_bytes: u64,
@@ -56,7 +59,7 @@ pub struct Recording {
     /// Address of each buffer, by buffer index.
     pub addresses: Vec<usize>,
     /// Largest sum of live bytes at any moment, persistent buffers included. The trace knows lives by whole operations only,
-    /// so a sum made from it is larger: temporaries that follow each other within one operation seem to meet.
+    /// so a sum made from it is a little larger: temporaries of different sizes in one operation seem to meet.
     pub peak_live_bytes: u64,
 }
 
@@ -126,7 +129,11 @@ impl Recorder {
         } else {
             0
         };
-        let index = log.add(addr, size_bytes, Origin::Step { op: execution, ordinal });
+        // Temporaries of an operation that follow each other are one buffer: they can live at one address, and never met.
+        let index = match log.idle.get_mut(&(execution, size_bytes)).and_then(Vec::pop) {
+            Some(index) => log.revive(index, addr),
+            None => log.add(addr, size_bytes, Origin::Step { op: execution, ordinal }),
+        };
         log.live.insert(addr, index);
         log.live_bytes += size_bytes;
         log.peak_live_bytes = log.peak_live_bytes.max(log.live_bytes);
@@ -141,6 +148,15 @@ impl Recorder {
         if let Origin::Step { op, .. } = buffer.origin {
             buffer.death_op = Some(last.max(op));
             buffer.temporary = Some(op) == running;
+            if buffer.temporary {
+                // Nobody tells what an operation does with its temporaries. Written once and read once is the least that
+                // they are good for, and what the emulated slow tier charges.
+                let bytes = buffer.size_bytes;
+                buffer.accesses.extend([true, false].map(|write| Access { op, write, bytes }));
+                if bytes > SCRATCH_MAX_BYTES {
+                    log.idle.entry((op, bytes)).or_default().push(index);
+                }
+            }
             log.live_bytes -= log.buffers[index as usize].size_bytes;
         } else if buffer.origin == Origin::Persistent {
             // It came from before the step but does not outlast it: a batch of input, or the value that an assignment
@@ -199,6 +215,14 @@ impl Log {
         self.buffers.push(Buffer { size_bytes, origin, death_op: None, temporary: false, accesses: Vec::new() });
         self.addresses.push(addr);
         last_index(self.buffers.len())
+    }
+
+    /// The dead temporary lives again, at this address.
+    fn revive(&mut self, index: u32, addr: usize) -> u32 {
+        self.buffers[index as usize].death_op = None;
+        self.buffers[index as usize].temporary = false;
+        self.addresses[index as usize] = addr;
+        index
     }
 
     fn touch(&mut self, op: u32, touch: Touch, memory: &Memory) {

@@ -32,41 +32,32 @@ pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: 
     // Who stays fast for life is known only after a first search, and the pool's room only after they are packed.
     let small_room = Pool::pack(profile, &small, space.planned_bytes);
     let first = planner.decide(&small_room, space.planned_bytes);
-    let mut pooled = small;
-    pooled.extend(first.always(true));
-    pooled.sort_unstable();
-    let pool = Pool::pack(profile, &pooled, space.planned_bytes);
-    let decided = planner.decide(&pool, space.planned_bytes);
-    if std::env::var("GAPDBG").is_ok() {
-        let base: f64 = decided.problem.base_ns.iter().sum();
-        eprintln!(
-            "first {:.3} second {:.3} pooled {} whole {} most extent {} planned {}",
-            base / first.choice.step_ns,
-            base / decided.choice.step_ns,
-            pooled.len(),
-            pool.whole_bytes,
-            pool.extent_by_layer.iter().max().unwrap(),
-            space.planned_bytes
-        );
-        for (b, t) in &decided.buffers {
-            let f = &profile.buffers[*b];
-            if f.class == Class::Persistent && f.size_bytes > 1000000 {
-                eprintln!(
-                    "persistent {b} {} born {} moves {:?} slow_ns {}",
-                    f.size_bytes,
-                    decided.choice.born_fast[t.start],
-                    decided
-                        .choice
-                        .moves
-                        .iter()
-                        .filter(|m| m.tensor as usize == t.start)
-                        .map(|m| (m.way, m.first_op, m.due_op))
-                        .collect::<Vec<_>>(),
-                    decided.problem.tensors[t.start].uses.iter().map(|u| u.slow_ns).sum::<f64>() / 1e6
-                );
-            }
+    let always_fast: Vec<usize> = first.always(true).collect();
+    let mut best: Option<(Pool, Decided)> = None;
+    for largest in [u64::MAX, 4 * planner.grain_bytes, 0] {
+        let fits = |&index: &usize| profile.buffers[index].size_bytes <= largest;
+        let mut pooled = small.clone();
+        pooled.extend(always_fast.iter().copied().filter(fits));
+        pooled.sort_unstable();
+        let pool = Pool::pack(profile, &pooled, space.planned_bytes);
+        let decided = planner.decide(&pool, space.planned_bytes);
+        if std::env::var("GAPDBG").is_ok() {
+            let base: f64 = decided.problem.base_ns.iter().sum();
+            eprintln!(
+                "largest {largest} first {:.3} second {:.3} pooled {} whole {} most extent {} planned {}",
+                base / first.choice.step_ns,
+                base / decided.choice.step_ns,
+                pooled.len(),
+                pool.whole_bytes,
+                pool.extent_by_layer.iter().max().unwrap(),
+                space.planned_bytes
+            );
+        }
+        if best.as_ref().is_none_or(|(_, best)| decided.choice.step_ns < best.choice.step_ns) {
+            best = Some((pool, decided));
         }
     }
+    let (pool, decided) = best.unwrap();
     Ok(Builder::new(profile, &pool).plan(&decided, space))
 }
 
