@@ -1,6 +1,8 @@
 #define EIGEN_USE_THREADS
 #include "tensorflow/core/sentinel/executor.h"
 
+#include <algorithm>
+#include <deque>
 #include <memory>
 #include <utility>
 
@@ -32,7 +34,7 @@ class SerialGate {
     if (entered) {
       tensorflow::mutex_lock lock(mutex_);
       busy_ = false;
-      free_.notify_one();
+      free_.notify_all();
     }
   }
 
@@ -46,9 +48,14 @@ class SerialGate {
   bool Enter() {
     const tensorflow::uint64 deadline = tensorflow::Env::Default()->NowMicros() + kPatienceMs * 1000;
     tensorflow::mutex_lock lock(mutex_);
-    while (busy_ && !open_ && tensorflow::Env::Default()->NowMicros() < deadline) {
+    // In the order of arrival: a thread that leaves must not come in again before one that waits, or the recorded order would be
+    // a matter of luck, and with it the peak.
+    const tensorflow::uint64 own = arrivals_++;
+    waiting_.push_back(own);
+    while ((busy_ || waiting_.front() != own) && !open_ && tensorflow::Env::Default()->NowMicros() < deadline) {
       tensorflow::WaitForMilliseconds(&lock, &free_, kPatienceMs);
     }
+    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), own));
     if (busy_ || open_) return false;
     busy_ = true;
     return true;
@@ -57,6 +64,8 @@ class SerialGate {
   static constexpr tensorflow::int64 kPatienceMs = 1000;
   tensorflow::mutex mutex_;
   tensorflow::condition_variable free_;
+  std::deque<tensorflow::uint64> waiting_;
+  tensorflow::uint64 arrivals_ = 0;
   bool busy_ = false;
   bool open_ = false;
 };

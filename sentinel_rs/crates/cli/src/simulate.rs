@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use plan::Machine;
 use serde::Serialize;
-use sim::{gap_problem, lower_bound, BoundEffort, Costs, MemoryTime, Named, Setting, Workload};
+use sim::{step_bound, BoundEffort, Costs, MemoryTime, Named, Setting, Workload};
 
 use crate::amount::{Budget, Bytes};
 use crate::table::{Align, Table};
@@ -159,8 +159,7 @@ impl PolicyResult {
 
 /// The most that any policy could reach.
 pub fn bound(workload: &Workload, costs: &Costs, setting: &Setting) -> f64 {
-    let (problem, _) = gap_problem(workload, costs, setting, u64::MAX);
-    (workload.step_ns / lower_bound(&problem, BoundEffort::default()).step_ns).min(1.0)
+    (workload.step_ns / step_bound(workload, costs, setting, BoundEffort::default()).step_ns).min(1.0)
 }
 
 /// One policy at one budget. A policy that breaks its budget is an error; one that cannot run says so.

@@ -20,7 +20,9 @@ mod testing;
 use profile::Profile;
 
 pub use costs::{Costs, Demand, MemoryTime, ModelError, OpCost, TierCost, MIGRATION_SHARE_MAX};
-pub use gap::{gap, gap_choice, GapChoice, GapMove, GapProblem, GapTensor, GapUse, Issue, Migration, Way};
+pub use gap::{
+    gap, gap_choice, GapChoice, GapMove, GapProblem, GapTensor, GapUse, Issue, Migration, MoveTally, Way, PLANS_MAX,
+};
 pub use hpca21::hpca21;
 pub use machine::{Machine, MachineError, TierSpec};
 pub use pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};

@@ -1,6 +1,6 @@
 //! Steps for tests: hand-made profiles, and random well-formed traces.
 
-use profile::{BufferFacts, Class, LayerFacts, OpFacts, Profile, SlotKey};
+use profile::{BufferFacts, BufferUse, Class, LayerFacts, OpFacts, Profile, SlotKey};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use trace::{Access, Buffer, LayerSource, Op, Origin, StepTrace, SLOT_MIN_BYTES};

@@ -119,13 +119,6 @@ pub fn run_step(world: &mut World, policy: &mut dyn Policy) -> Result<StepSums, 
     Ok(world.sums)
 }
 
-/// dbg
-pub fn step_op(world: &mut World, policy: &mut dyn Policy, op: usize) -> Result<(), SimError> {
-    enter(world, policy)?;
-    let demand = policy.demand(world)?;
-    work(world, policy, op, &demand)?;
-    policy.after_op(world)
-}
 /// Waits until the op may run.
 fn enter(world: &mut World, policy: &mut dyn Policy) -> Result<(), SimError> {
     let mut last_call = false;
@@ -204,6 +197,7 @@ fn mean(steps: &[StepSums]) -> StepSums {
         demoted_bytes: bytes(|s| s.demoted_bytes),
         overflow_bytes: bytes(|s| s.overflow_bytes),
         late_promotions: bytes(|s| s.late_promotions),
+        moving_ns: [0, 1].map(|way| steps.iter().map(|s| s.moving_ns[way]).sum::<f64>() / count),
         fast_peak_bytes: steps.iter().map(|s| s.fast_peak_bytes).max().unwrap_or(0),
     }
 }

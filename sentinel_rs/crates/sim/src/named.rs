@@ -2,7 +2,7 @@
 
 use crate::baselines::{first_touch, hotness, ial, interleave, layer_prefetch, static_optimum, MemoryMode};
 use crate::engine::{run, Outcome};
-use crate::{gap_schedule, Carrier, Costs, Follower, Schedule, Setting, SimError, Workload};
+use crate::{gap, gap_at_ops, Carrier, Costs, Follower, Schedule, Setting, SimError, Workload};
 use plan::Machine;
 use trace::Tier;
 
@@ -11,8 +11,10 @@ use trace::Tier;
 pub enum Named {
     /// Everything in the fastest tier, whatever the budget: the ceiling.
     FastOnly,
-    /// Moves decided per idle gap: ours.
+    /// Moves decided per idle gap, issued at layers: ours.
     Gap,
+    /// The same, issued at ops.
+    GapAtOps,
     /// The published Sentinel.
     Hpca21,
     /// Layers fetched ahead, after TierTrain.
@@ -35,9 +37,10 @@ pub enum Named {
 
 impl Named {
     /// All of them, in the order in which tables print them.
-    pub const ALL: [(&'static str, Named); 11] = [
+    pub const ALL: [(&'static str, Named); 12] = [
         ("fast_only", Named::FastOnly),
         ("gap", Named::Gap),
+        ("gap_at_ops", Named::GapAtOps),
         ("hpca21", Named::Hpca21),
         ("layer_prefetch", Named::LayerPrefetch),
         ("static_optimum", Named::StaticOptimum),
@@ -64,7 +67,10 @@ impl Named {
     /// Whether the result depends on the speed of migration.
     #[must_use]
     pub fn migrates(self) -> bool {
-        matches!(self, Named::Gap | Named::Hpca21 | Named::LayerPrefetch | Named::Hotness | Named::Ial)
+        matches!(
+            self,
+            Named::Gap | Named::GapAtOps | Named::Hpca21 | Named::LayerPrefetch | Named::Hotness | Named::Ial
+        )
     }
 
     /// Plans, when the policy is one that plans, and runs to the steady state.
@@ -91,8 +97,8 @@ impl Named {
                 let slowest = Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
                 follow(setting, Schedule::fixed(workload, |_| slowest))
             }
-            Named::Gap if std::env::var("OLDGAP").is_ok() => follow(setting, gap_schedule(workload, costs, setting)),
             Named::Gap => gap(workload, costs, setting),
+            Named::GapAtOps => gap_at_ops(workload, costs, setting),
             Named::LayerPrefetch => follow(setting, layer_prefetch(workload, budget)),
             Named::StaticOptimum => follow(setting, static_optimum(workload, costs, budget)),
             Named::Hotness => run(workload, costs, setting, &mut hotness(workload)),
@@ -103,13 +109,6 @@ impl Named {
             Named::Hpca21 => hpca21(workload, costs, setting, machine),
         }
     }
-}
-
-/// Sentinel's own policy.
-fn gap(workload: &Workload, costs: &Costs, setting: &Setting) -> Result<Outcome, SimError> {
-    let plan = plan::gap(&workload.profile, setting.fast_budget_bytes(), costs, setting.migration())
-        .map_err(|error| SimError::Malformed(error.to_string()))?;
-    run(workload, costs, setting, &mut Carrier::new(workload, plan, false)?)
 }
 
 /// The published policy with its test-and-trial: when a plan's promotions may be late, both ways are tried, and the better

@@ -1,9 +1,8 @@
 //! Steps that differ from the recorded one: what a plan meets when the next step is not the profiled step.
 //!
-//! Buffer indices stay, so that a schedule made for the recorded step can be followed. Everything is a function of the seed.
+//! Buffer indices stay, so that a plan made for the recorded step can be followed. Everything is a function of the seed.
 
-use crate::schedule::{Piece, Schedule};
-use crate::workload::{to_f64, Workload};
+use crate::workload::to_f64;
 use std::collections::HashSet;
 use trace::{Origin, StepTrace};
 
@@ -88,24 +87,6 @@ pub fn enlarged(trace: &StepTrace, factor: f64) -> StepTrace {
     }
     let times: Vec<u64> = trace.ops.iter().map(|op| scaled(op.end_ns - op.start_ns, factor)).collect();
     serialize(&mut changed, &times);
-    changed
-}
-
-/// The schedule with the pieces of a workload whose buffers have other sizes: each keeps its share of its buffer.
-#[must_use]
-pub fn resized(schedule: &Schedule, from: &Workload, to: &Workload) -> Schedule {
-    let mut changed = schedule.clone();
-    let mut left: Vec<u64> = to.profile.buffers.iter().map(|facts| facts.size_bytes).collect();
-    let last_of =
-        |pieces: &[Piece], index: usize| pieces.get(index + 1).is_none_or(|next| next.buffer != pieces[index].buffer);
-    for index in 0..changed.pieces.len() {
-        let Piece { buffer, len_bytes, .. } = schedule.pieces[index];
-        let factor = to_f64(to.size_bytes(buffer)) / to_f64(from.size_bytes(buffer)).max(1.0);
-        let left = &mut left[buffer as usize];
-        let len = if last_of(&schedule.pieces, index) { *left } else { scaled(len_bytes, factor).min(*left) };
-        changed.pieces[index].len_bytes = len;
-        *left -= len;
-    }
     changed
 }
 

@@ -94,6 +94,8 @@ pub struct StepSums {
     pub promoted_bytes: u64,
     /// Bytes that arrived in a slower tier.
     pub demoted_bytes: u64,
+    /// Time in which something travelled: towards faster tiers, and towards slower ones.
+    pub moving_ns: [f64; 2],
     /// Bytes that wanted to be born in the fastest tier and found no room.
     pub overflow_bytes: u64,
     /// Promotions dropped because their op had begun.
@@ -290,6 +292,9 @@ impl<'a> World<'a> {
         let mut arrived = Vec::new();
         for promotion in [false, true] {
             let moved = duration_ns * self.rate(promotion);
+            if self.server(promotion).current.is_some() {
+                self.sums.moving_ns[usize::from(!promotion)] += duration_ns;
+            }
             let current = &mut self.server_mut(promotion).current;
             if let Some(transfer) = current {
                 transfer.left_bytes -= moved;

@@ -14,7 +14,7 @@ mod state;
 mod tests;
 
 pub use placed::gap;
-pub use problem::{GapProblem, GapTensor, GapUse, Issue, Migration};
+pub use problem::{GapProblem, GapTensor, GapUse, Issue, Migration, MoveTally, PLANS_MAX};
 pub use state::Way;
 
 use replay::Stage;

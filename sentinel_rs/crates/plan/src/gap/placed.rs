@@ -41,18 +41,6 @@ pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: 
         pooled.sort_unstable();
         let pool = Pool::pack(profile, &pooled, space.planned_bytes);
         let decided = planner.decide(&pool, space.planned_bytes);
-        if std::env::var("GAPDBG").is_ok() {
-            let base: f64 = decided.problem.base_ns.iter().sum();
-            eprintln!(
-                "largest {largest} first {:.3} second {:.3} pooled {} whole {} most extent {} planned {}",
-                base / first.choice.step_ns,
-                base / decided.choice.step_ns,
-                pooled.len(),
-                pool.whole_bytes,
-                pool.extent_by_layer.iter().max().unwrap(),
-                space.planned_bytes
-            );
-        }
         if best.as_ref().is_none_or(|(_, best)| decided.choice.step_ns < best.choice.step_ns) {
             best = Some((pool, decided));
         }

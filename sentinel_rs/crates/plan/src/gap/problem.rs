@@ -25,6 +25,41 @@ impl Migration {
     }
 }
 
+/// Plans that one profile gets, because moves turn out to be faster or slower than assumed.
+pub const PLANS_MAX: u32 = 4;
+/// A measured speed that differs from the assumed one by less than this share changes nothing.
+const SPEED_OFF: f64 = 0.2;
+/// Nothing is learnt about a direction in which less time than this was spent.
+const MEASURED_MIN_NS: f64 = 1e6;
+
+/// What moves did: towards fast memory, and out of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MoveTally {
+    /// Bytes that arrived.
+    pub moved_bytes: [f64; 2],
+    /// Time in which a move was under way, in nanoseconds.
+    pub busy_ns: [f64; 2],
+}
+
+impl Migration {
+    /// The measured speeds, when one of them is far from what was assumed.
+    #[must_use]
+    pub fn corrected(self, tally: &MoveTally) -> Option<Migration> {
+        let assumed = [self.promote_rate, self.demote_rate];
+        let measured = |way: usize| {
+            let (bytes, ns) = (tally.moved_bytes[way], tally.busy_ns[way]);
+            if ns >= MEASURED_MIN_NS && bytes > 0.0 {
+                bytes / ns
+            } else {
+                assumed[way]
+            }
+        };
+        let [promote_rate, demote_rate] = [measured(0), measured(1)];
+        let off = |way: usize, rate: f64| (rate / assumed[way] - 1.0).abs() > SPEED_OFF;
+        (off(0, promote_rate) || off(1, demote_rate)).then_some(Migration { promote_rate, demote_rate })
+    }
+}
+
 /// A step as the search sees it.
 ///
 /// An op takes `max(base_ns, memory_ns + what its slow uses add)`.

@@ -1,9 +1,8 @@
 //! What every plan of the policy keeps, and how long it takes to make one.
 
 use super::*;
-use crate::hpca21::properties::check_promises;
 use crate::testing::{large_step, traces};
-use crate::{Machine, Place};
+use crate::{Machine, Place, UnitHome};
 use proptest::prelude::*;
 use trace::{Tier, PAGE_BYTES};
 
@@ -11,17 +10,89 @@ fn optane() -> Machine {
     Machine::by_name("optane").unwrap()
 }
 
+fn plan_of(profile: &profile::Profile, budget: u64, machine: &Machine) -> crate::Plan {
+    crate::Policy::Gap.plan(profile, budget, machine).unwrap().unwrap()
+}
+
+/// Every buffer with a key has a slot of its size, nothing that lives at the same time overlaps, units lie inside the arena and
+/// apart from each other, and a buffer's units cover it.
+fn check_layout(plan: &crate::Plan, profile: &profile::Profile) {
+    let keyed = profile.buffers.iter().filter(|buffer| buffer.key.is_some()).count();
+    assert_eq!(plan.slots.len(), keyed);
+    let uses = plan.arena_uses(profile);
+    for (index, one) in uses.iter().enumerate() {
+        assert!(one.offset_bytes + one.len_bytes <= plan.arena_bytes);
+        for other in &uses[..index] {
+            let apart = one.offset_bytes + one.len_bytes <= other.offset_bytes
+                || other.offset_bytes + other.len_bytes <= one.offset_bytes;
+            let meet = one.first_op <= other.last_op && other.first_op <= one.last_op;
+            assert!(apart || !meet, "{one:?} {other:?}");
+        }
+    }
+    let mut end = plan.pool_bytes;
+    for unit in &plan.units {
+        match unit.home {
+            UnitHome::Arena { offset_bytes } => {
+                assert_eq!((offset_bytes, unit.len_bytes % PAGE_BYTES), (end.next_multiple_of(PAGE_BYTES), 0));
+                end = offset_bytes + unit.len_bytes;
+            }
+            UnitHome::Persistent { buffer, offset_bytes } => {
+                let size = profile.buffers[buffer as usize].size_bytes;
+                assert!(offset_bytes + unit.len_bytes <= trace::page_ceil(size));
+            }
+        }
+    }
+    assert!(end <= plan.arena_bytes);
+    for slot in &plan.slots {
+        match slot.place {
+            Place::Pool { offset_bytes } => assert!(offset_bytes + slot.size_bytes <= plan.pool_bytes),
+            Place::Units { first, count, offset_bytes } => {
+                let units = &plan.units[first as usize..(first + count) as usize];
+                let UnitHome::Arena { offset_bytes: begin } = units[0].home else { panic!("{slot:?}") };
+                let len: u64 = units.iter().map(|unit| unit.len_bytes).sum();
+                assert!(begin <= offset_bytes && offset_bytes + slot.size_bytes <= begin + len, "{slot:?}");
+            }
+            Place::Heap { .. } => {}
+        }
+    }
+}
+
+/// A unit's moves go to and fro, from where it is born, and a persistent one ends the step where it begins it.
+fn check_moves(plan: &crate::Plan, profile: &profile::Profile) {
+    let layers = u32::try_from(profile.layers.len()).unwrap();
+    let moves: Vec<&crate::Move> = plan.intervals.iter().flat_map(|interval| &interval.moves).collect();
+    assert!(moves.iter().all(|step| step.issue_layer < layers && step.due_layer < layers));
+    assert!(moves.windows(2).all(|pair| pair[0].issue_layer <= pair[1].issue_layer));
+    for (index, unit) in plan.units.iter().enumerate() {
+        let own = moves.iter().filter(|step| step.unit as usize == index);
+        let mut tier = unit.birth_tier;
+        for step in own {
+            assert_ne!(step.to, tier, "unit {index}");
+            tier = step.to;
+        }
+        if matches!(unit.home, UnitHome::Persistent { .. }) {
+            assert_eq!(tier, unit.birth_tier, "unit {index}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn every_plan_keeps_its_promises(trace in traces(), share in 0.001_f64..1.5, gbps in 0.01_f64..20.0) {
-        check_promises(gap, &trace, share, gbps);
+        let profile = profile::fold(&trace).unwrap();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let budget = ((profile.peak_live_bytes as f64 * share) as u64).max(1);
+        let machine = Machine { promote_gbps: gbps, demote_gbps: gbps, ..optane() };
+        let plan = plan_of(&profile, budget, &machine);
+        check_layout(&plan, &profile);
+        check_moves(&plan, &profile);
     }
 
     #[test]
     fn with_room_for_everything_nothing_that_is_used_is_slow(trace in traces()) {
         let profile = profile::fold(&trace).unwrap();
         let total: u64 = profile.buffers.iter().map(|buffer| buffer.size_bytes + PAGE_BYTES).sum();
-        let plan = gap(&profile, 4 * total + PAGE_BYTES, &optane()).unwrap();
+        let plan = plan_of(&profile, 4 * total + PAGE_BYTES, &optane());
         prop_assert_eq!(plan.moved_bytes(), (0, 0));
         let slow = Place::Heap { tier: Tier::SLOW };
         prop_assert!(plan.slots.iter().all(|slot| slot.place != slow));
@@ -45,7 +116,7 @@ fn a_tensor_that_idles_long_makes_room_and_returns() {
         promote_rate: 4.096,
         demote_rate: 4.096,
         taken: [[0.0; 2]; 2],
-        travel_beside_uses: true,
+        issue: Issue::at_ops(8),
     };
     let choice = gap_choice(&problem);
     assert!((choice.step_ns - 8000.0).abs() < 1e-6, "{choice:?}");
@@ -75,7 +146,7 @@ fn a_hundred_thousand_buffers_are_planned() {
     let profile = profile::fold(&trace).unwrap();
     assert_eq!(profile.buffers.len(), 100_000);
     let begin = std::time::Instant::now();
-    let plan = gap(&profile, profile.peak_live_bytes / 5, &optane()).unwrap();
+    let plan = plan_of(&profile, profile.peak_live_bytes / 5, &optane());
     let elapsed = begin.elapsed();
     assert_eq!(plan.slots.len(), 100_000);
     assert!(plan.fast_bytes_by_layer(&profile).into_iter().max() <= Some(plan.fast_budget_bytes));

@@ -6,7 +6,7 @@ use super::schedule::{schedule, Schedule};
 use super::units::Span;
 use crate::testing::{add, step, PAGE};
 use crate::{Machine, Move, Place, Plan, PlanError, UnitHome};
-use profile::{Class, LayerFacts, Profile};
+use profile::{BufferUse, Class, LayerFacts, Profile};
 use trace::Tier;
 
 /// A machine that moves a page per microsecond in either direction.
