@@ -149,16 +149,17 @@ impl Arena {
         self.pool.now()
     }
 
-    /// An interval begins in which the pool may hold `wanted_bytes`: it shrinks to that, or to what is still alive; a
-    /// reserved pool grows, as far as the budget goes.
+    /// An interval begins in which the pool may hold `wanted_bytes`: a reserved pool grows to that, as far as the budget goes,
+    /// or shrinks to it, or to what is still alive. A pool on demand only shrinks, and only to nothing: when nobody follows the
+    /// plan any more.
     pub fn size_pool(&self, wanted_bytes: u64, ground: Ground<'_>) {
-        if wanted_bytes >= self.pool.now() {
-            if self.plan.pool_rule == PoolRule::Reserved {
+        match self.plan.pool_rule {
+            PoolRule::OnDemand if wanted_bytes > 0 => {}
+            PoolRule::Reserved if wanted_bytes >= self.pool.now() => {
                 self.pool.grow_towards(wanted_bytes, ground.budget);
             }
-            return;
+            PoolRule::Reserved | PoolRule::OnDemand => self.shrink_pool(|_| wanted_bytes, ground),
         }
-        self.shrink_pool(|_| wanted_bytes, ground);
     }
 
     /// Makes room for `bytes` more in the budget, when a pool on demand holds pages above its last live tensor.
@@ -170,7 +171,7 @@ impl Arena {
     }
 
     fn shrink_pool(&self, keep_bytes: impl FnOnce(u64) -> u64, ground: Ground<'_>) {
-        let claimed_end = || page_ceil(self.claims.highest_claimed_end(self.plan.pool_bytes));
+        let claimed_end = |now: u64| page_ceil(self.claims.highest_claimed_end(now));
         self.pool.shrink(keep_bytes, claimed_end, ground.budget, |offsets| {
             let begin = self.base + usize_of(page_ceil(offsets.start));
             let end = self.base + usize_of(offsets.end / PAGE_BYTES * PAGE_BYTES);
@@ -261,7 +262,7 @@ impl Arena {
                             leave(&units[..place], ground);
                             self.unseat(offset_bytes);
                             self.claims.release(offset_bytes, slot.size_bytes);
-                            return Taken::Busy;
+                            return if unit.is_born_fast() { Taken::Busy } else { Taken::Heap(Tier::SLOW) };
                         }
                         entered @ Entered::First { .. } => begun(unit, entered),
                     }

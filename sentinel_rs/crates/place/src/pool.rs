@@ -60,12 +60,12 @@ impl PoolSize {
         self.now_bytes.fetch_max(grown, Ordering::SeqCst);
     }
 
-    /// Shrinks by what is above `keep_bytes(now)`, but not below what `claimed_end` says is alive; `drop_pages` is told of
+    /// Shrinks by what is above `keep_bytes(now)`, but not below what `claimed_end(now)` says is alive; `drop_pages` is told of
     /// the offsets that are given back.
     pub(crate) fn shrink(
         &self,
         keep_bytes: impl FnOnce(u64) -> u64,
-        claimed_end: impl FnOnce() -> u64,
+        claimed_end: impl FnOnce(u64) -> u64,
         budget: &Budget,
         drop_pages: impl FnOnce(std::ops::Range<u64>),
     ) {
@@ -78,7 +78,7 @@ impl PoolSize {
         // First forbid, then look at who is there, then release: see `Arena::claim`.
         self.now_bytes.store(wanted, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let kept = wanted.max(claimed_end()).min(now);
+        let kept = wanted.max(claimed_end(now)).min(now);
         self.now_bytes.store(kept, Ordering::SeqCst);
         drop_pages(kept..now);
         budget.release(now - kept);

@@ -8,8 +8,9 @@ use trace::Tier;
 pub struct Plan {
     /// Fast bytes the plan was made for.
     pub fast_budget_bytes: u64,
-    /// Least fast bytes with which the policy can keep its promises: the short-lived peak plus the largest long-lived
-    /// unit, plus what is left to the small heap. With less, some of it lives in slow memory.
+    /// Least fast bytes with which the policy can keep its promises. Of `hpca21`: the short-lived peak plus the largest
+    /// long-lived unit, plus what is left to the small heap. Of `gap`, which places everything else as the budget allows:
+    /// the smallest buffers, plus what is left to the small heap. With less, some of it lives in slow memory.
     pub fast_needed_bytes: u64,
     /// Part of the budget left to what has no planned address: allocations without a slot, those that outlive the step,
     /// and persistent buffers below a page. At most a quarter of the budget.
@@ -38,7 +39,7 @@ pub struct Plan {
 pub enum PoolRule {
     /// What an interval says, from the interval's begin to its end.
     Reserved,
-    /// What its tensors need, and what they leave behind until somebody else needs it; at most what the interval says.
+    /// What its tensors need, and what they leave behind until somebody else needs it.
     OnDemand,
 }
 

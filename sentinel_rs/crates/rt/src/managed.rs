@@ -2,7 +2,7 @@
 
 use crate::buckets::LateChoice;
 use crate::memory::Memory;
-use crate::mover::{Job, Mover};
+use crate::mover::{Job, Mover, NO_DEADLINE};
 use crate::stats::Counters;
 use place::Arena;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -86,7 +86,7 @@ impl Managed {
             let homes = plan.units.iter().zip(self.arena.units()).filter_map(|(unit, state)| {
                 let persistent = matches!(unit.home, plan::UnitHome::Persistent { .. });
                 let arena = Arc::clone(&self.arena);
-                persistent.then(|| Job { unit: Arc::clone(state), arena, to: unit.birth_tier, due: u64::MAX })
+                persistent.then(|| Job { unit: Arc::clone(state), arena, to: unit.birth_tier, due: NO_DEADLINE })
             });
             mover.advance(base, homes);
         }

@@ -234,7 +234,8 @@ impl Memory {
         let Some(area) = self.area_of(addr) else { return Freed::NotOurs };
         let mut blocks = area.blocks();
         if !blocks.units.is_empty() {
-            if blocks.units.contains_key(&addr) {
+            let len = usize_of(blocks.heap.size_of((addr - area.range.start) as u64).unwrap_or(0));
+            if blocks.units.range(addr..addr + len).next().is_some() {
                 return self.free_persistent(area, &mut blocks, addr);
             }
         }
@@ -370,7 +371,9 @@ impl Memory {
 
     /// Gives the address space of an arena back in which nothing lives; false when something does.
     pub fn retire(&self, arena: &Arc<Arena>) -> bool {
-        if arena.claimed_bytes() > 0 {
+        // A tensor of the pool may have died after the pool was sized for the last time.
+        self.on_ground(|ground| arena.size_pool(0, ground));
+        if arena.claimed_bytes() > 0 || arena.pool_now_bytes() > 0 {
             return false;
         }
         for entry in self.entries(arena) {

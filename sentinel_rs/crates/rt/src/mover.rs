@@ -14,6 +14,8 @@ use trace::Tier;
 const ROOM_RETRY: Duration = Duration::from_micros(200);
 /// Pages of a unit travel in pieces of this size; a tensor that dies waits for one of them at most.
 const PIECE_BYTES: usize = 2 << 20;
+/// The due layer of a move that is never too late.
+pub const NO_DEADLINE: u64 = u64::MAX;
 /// No training thread waits longer than this for late promotions.
 const LONGEST_STALL: Duration = Duration::from_secs(5);
 
@@ -169,8 +171,11 @@ fn serve(direction: &Direction, other: &Direction, to: Tier, memory: &Memory, co
             MoveStart::Needless => queue.starved = false,
             MoveStart::NoRoom => {
                 queue.starved = true;
-                // Past its due layer plus one the tensor has been used from slow memory already.
-                if job.due >= queue.layer {
+                // What has no deadline lets others pass. Past its due layer plus one a tensor has been used from slow
+                // memory already.
+                if job.due == NO_DEADLINE && queue.jobs.iter().any(|other| other.due != NO_DEADLINE) {
+                    queue.jobs.push_back(job);
+                } else if job.due >= queue.layer {
                     queue.jobs.push_front(job);
                     (queue, _) =
                         direction.changed.wait_timeout(queue, ROOM_RETRY).unwrap_or_else(PoisonError::into_inner);

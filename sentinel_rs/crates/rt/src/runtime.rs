@@ -239,7 +239,10 @@ impl Runtime {
             }
             Taken::Scratch => {
                 counters.small_allocations.count();
-                memory.alloc_small(size_bytes, align_bytes).or_else(|| self.overflow(align_bytes, size_bytes))
+                let small = || memory.alloc_small(size_bytes, align_bytes);
+                small()
+                    .or_else(|| self.make_room(size_bytes).and_then(|()| small()))
+                    .or_else(|| self.overflow(align_bytes, size_bytes))
             }
             Taken::Busy => {
                 counters.slot_misses_busy.count();

@@ -17,6 +17,9 @@ use trace::{page_ceil, Tier, SLOT_MIN_BYTES};
 /// Blocks of the heap are multiples of this.
 const SMALL_BYTES: u64 = 64;
 
+/// The due layer of a move that is never too late.
+const NO_DEADLINE: u64 = u64::MAX;
+
 /// Where a buffer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Home {
@@ -211,7 +214,7 @@ impl Carrier {
                 if is_persistent(&unit.home) && unit.birth_tier == Tier::FAST {
                     // They come when there is time, and are never too late.
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
-                    self.issue(world, job(index, Tier::FAST, u64::MAX, unit.len_bytes));
+                    self.issue(world, job(index, Tier::FAST, NO_DEADLINE, unit.len_bytes));
                 }
             }
         }
@@ -315,11 +318,18 @@ impl Policy for Carrier {
 
     fn start(&mut self, world: &mut World, job: &Job) -> Result<Start, SimError> {
         let unit = &self.arena.units()[job.thing as usize];
-        if job.to == Tier::FAST && unit.tier() == Some(Tier::SLOW) {
+        let mut start = unit.begin_move(job.to, &self.budget);
+        if start == MoveStart::NoRoom {
             self.arena.make_room(unit.len_bytes(), self.ground());
+            start = unit.begin_move(job.to, &self.budget);
         }
-        let start = match unit.begin_move(job.to, &self.budget) {
+        let start = match start {
             MoveStart::Needless => Start::Drop,
+            // What has no deadline lets others pass.
+            MoveStart::NoRoom if job.due == NO_DEADLINE && world.pending(true).any(|j| j.due != NO_DEADLINE) => {
+                world.issue(*job);
+                Start::Drop
+            }
             MoveStart::NoRoom if job.due >= self.layer(world) => Start::Wait,
             MoveStart::NoRoom => {
                 world.sums.late_promotions += 1;

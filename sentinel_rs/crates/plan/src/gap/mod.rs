@@ -43,11 +43,12 @@ pub struct GapChoice {
     pub born_fast: Vec<bool>,
     /// Moves by the op during which they begin.
     pub moves: Vec<GapMove>,
-    /// An op whose newborn find no room waits for moves out of fast memory that are under way.
-    pub waits_for_room: bool,
     /// Time of the step when the moves are carried out one after the other, in nanoseconds.
     pub step_ns: f64,
 }
+
+/// Rounds of bidding.
+const ROUNDS: u32 = 60;
 
 /// Turns per track: each finds prices, assigns every tensor, and carries the result out.
 const TURNS: u32 = 6;
@@ -55,6 +56,14 @@ const TURNS: u32 = 6;
 /// Per track, the part of what was seen in the next assumption about op times; the rest is the account's own. With 1 the
 /// search counts on the time that delays give it, which pays when moves are plenty and hurts when they are scarce.
 const TRACKS: [f64; 2] = [1.0, 0.5];
+
+/// A step of more tensors and uses than this is searched with less work, so that planning stays within about a second. An op counts
+/// for several, because prices are found for each.
+const LARGE: usize = 40_000;
+const OP_WORK: usize = 4;
+/// Turns and rounds of bidding then.
+const LARGE_TURNS: u32 = 2;
+const LARGE_ROUNDS: u32 = 16;
 
 /// How much work a choice is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +84,14 @@ pub fn gap_choice(problem: &GapProblem, effort: GapEffort) -> GapChoice {
     let stage = Stage::new(problem);
     let mut best = stage.seen(Search::new(problem, &problem.base_ns).choice()).0;
     let mut best_clock_ns = None;
-    for trust in TRACKS {
+    let large = problem.is_large();
+    let (tracks, turns, rounds) =
+        if large { (&TRACKS[..1], LARGE_TURNS, LARGE_ROUNDS) } else { (&TRACKS[..], TURNS, ROUNDS) };
+    for &trust in tracks {
         let mut clock_ns = problem.base_ns.clone();
-        for turn in 0..TURNS {
+        for turn in 0..turns {
             let mut search = Search::new(problem, &clock_ns);
-            search.assign(&clock_ns);
+            search.assign(&clock_ns, rounds);
             let (choice, seen_ns) = stage.seen(search.choice());
             if choice.step_ns < best.step_ns {
                 best = choice;
@@ -92,9 +104,9 @@ pub fn gap_choice(problem: &GapProblem, effort: GapEffort) -> GapChoice {
             }
         }
     }
-    if let Some(clock_ns) = best_clock_ns.filter(|_| effort == GapEffort::Good) {
+    if let Some(clock_ns) = best_clock_ns.filter(|_| effort == GapEffort::Good && !large) {
         let mut search = Search::new(problem, &clock_ns);
-        search.assign(&clock_ns);
+        search.assign(&clock_ns, rounds);
         search.improve();
         let choice = stage.seen(search.choice()).0;
         if choice.step_ns < best.step_ns {
@@ -104,13 +116,17 @@ pub fn gap_choice(problem: &GapProblem, effort: GapEffort) -> GapChoice {
     best
 }
 
+impl GapProblem {
+    fn is_large(&self) -> bool {
+        let uses: usize = self.tensors.iter().map(|tensor| tensor.uses.len()).sum();
+        self.tensors.len() + uses + OP_WORK * self.base_ns.len() > LARGE
+    }
+}
+
 impl Stage<'_> {
     /// The choice with its time when it is carried out, and the time of each op then.
     fn seen(&self, choice: GapChoice) -> (GapChoice, Vec<f64>) {
-        let hasty = self.replay(&choice, false);
-        let patient = self.replay(&choice, true);
-        let waits_for_room = patient.step_ns < hasty.step_ns;
-        let step_ns = patient.step_ns.min(hasty.step_ns);
-        (GapChoice { waits_for_room, step_ns, ..choice }, hasty.op_ns)
+        let replayed = self.replay(&choice);
+        (GapChoice { step_ns: replayed.step_ns, ..choice }, replayed.op_ns)
     }
 }

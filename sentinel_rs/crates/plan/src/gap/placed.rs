@@ -17,6 +17,12 @@ const GRAINS: u64 = 64;
 const GRAIN_MIN_BYTES: u64 = 64 * PAGE_BYTES;
 /// Persistent buffers have units of this size in every plan, because a plan finds them where another one left them.
 const PERSISTENT_GRAIN_BYTES: u64 = 2 << 20;
+/// The pool of buffers that are not decided about is at most the planned fast bytes divided by this.
+const SMALL_POOL_SHARE: u64 = 4;
+/// Step buffers about which the search decides, at most.
+const DECIDED_MAX: usize = 2000;
+/// Units of one buffer, at most.
+const PARTS_MAX: u64 = 4096;
 /// The smallest buffers are fast without being asked, as long as they take at most this part of the planned fast bytes.
 const SMALL_SHARE: u64 = 50;
 
@@ -26,45 +32,69 @@ const SMALL_SHARE: u64 = 50;
 /// When the profile has no op or the budget is zero.
 pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: Migration) -> Result<Plan, PlanError> {
     let space = Space::new(profile, fast_budget_bytes)?;
-    let small = small_buffers(profile, space.planned_bytes);
-    let planner =
-        Planner { profile, costs, migration, grain_bytes: (space.planned_bytes / GRAINS).max(GRAIN_MIN_BYTES) };
+    let (small_pool, small, left) = small_buffers(profile, space.planned_bytes);
+    let small_bytes = small_pool.extent_by_layer.iter().copied().max().unwrap_or(0);
+    let grain_bytes = (space.planned_bytes / GRAINS).max(GRAIN_MIN_BYTES);
+    let planner = Planner { profile, costs, migration, grain_bytes, left: &left };
     // Who stays fast for life is known only after a first search, and the pool's room only after they are packed.
-    let small_room = Pool::pack(profile, &small, space.planned_bytes);
-    let first = planner.decide(&small_room, space.planned_bytes, GapEffort::Fast);
+    let first = planner.decide(&small_pool, space.planned_bytes, GapEffort::Fast);
+    let large = first.problem.is_large();
     let always_fast: Vec<usize> = first.always(true).collect();
-    let mut best: Option<(Pool, f64)> = None;
-    for largest in [u64::MAX, 4 * planner.grain_bytes, 0] {
+    let mut best = (small_pool, first);
+    for largest in [u64::MAX, 4 * grain_bytes, 0].into_iter().take(if large { 1 } else { 3 }) {
         let fits = |&index: &usize| profile.buffers[index].size_bytes <= largest;
         let mut pooled = small.clone();
         pooled.extend(always_fast.iter().copied().filter(fits));
         pooled.sort_unstable();
         let pool = Pool::pack(profile, &pooled, space.planned_bytes);
-        let step_ns = planner.decide(&pool, space.planned_bytes, GapEffort::Fast).choice.step_ns;
-        if best.as_ref().is_none_or(|(_, least_ns)| step_ns < *least_ns) {
-            best = Some((pool, step_ns));
+        let decided = planner.decide(&pool, space.planned_bytes, GapEffort::Fast);
+        // The first search had no pool to pay for, so it is no rival.
+        if largest == u64::MAX || decided.choice.step_ns < best.1.choice.step_ns {
+            best = (pool, decided);
         }
     }
-    let pool = best.map_or(small_room, |(pool, _)| pool);
-    let decided = planner.decide(&pool, space.planned_bytes, GapEffort::Good);
-    Ok(Builder::new(profile, &pool).plan(&decided, space))
+    let (pool, mut decided) = best;
+    if !large {
+        decided = planner.decide(&pool, space.planned_bytes, GapEffort::Good);
+    }
+    Ok(Builder::new(profile, &pool, small_bytes).plan(&decided, &left, space))
 }
 
-/// Step buffers up to the largest size at which all of them together stay below their share.
-fn small_buffers(profile: &Profile, planned_bytes: u64) -> Vec<usize> {
+/// Step buffers that are not worth a decision: up to the largest size at which all of them together stay below their share,
+/// and in a step of very many buffers all but the largest. Their pool of at most a quarter of the room, who is in it, and by
+/// buffer index whether it found no room there and is slow for that.
+fn small_buffers(profile: &Profile, planned_bytes: u64) -> (Pool, Vec<usize>, Vec<bool>) {
     let in_step = |class: Class| matches!(class, Class::ShortLived | Class::LongLived);
-    let mut limit = planned_bytes / SMALL_SHARE;
-    loop {
-        let is = |index: &usize| {
-            let facts = &profile.buffers[*index];
+    let up_to = |limit: u64| -> Vec<usize> {
+        let is = |&index: &usize| {
+            let facts = &profile.buffers[index];
             in_step(facts.class) && facts.size_bytes <= limit
         };
-        let chosen: Vec<usize> = (0..profile.buffers.len()).filter(is).collect();
-        if chosen.is_empty() || peak_bytes(profile, &chosen) <= planned_bytes / SMALL_SHARE {
-            return chosen;
-        }
+        (0..profile.buffers.len()).filter(is).collect()
+    };
+    let mut limit = planned_bytes / SMALL_SHARE;
+    let mut chosen = up_to(limit);
+    while !chosen.is_empty() && peak_bytes(profile, &chosen) > planned_bytes / SMALL_SHARE {
         limit /= 2;
+        chosen = up_to(limit);
     }
+    let mut sizes: Vec<u64> = profile.buffers.iter().filter(|b| in_step(b.class)).map(|b| b.size_bytes).collect();
+    if sizes.len() - chosen.len() > DECIDED_MAX {
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        chosen = up_to(sizes[DECIDED_MAX]);
+    }
+    let pool = Pool::pack(profile, &chosen, planned_bytes / SMALL_POOL_SHARE / PAGE_BYTES * PAGE_BYTES);
+    let mut left = vec![false; profile.buffers.len()];
+    for &index in &chosen {
+        left[index] = pool.offsets[index].is_none();
+    }
+    chosen.retain(|&index| !left[index]);
+    (pool, chosen, left)
+}
+
+/// Length of the units of a persistent buffer: a function of its size alone.
+fn persistent_grain_bytes(size_bytes: u64) -> u64 {
+    page_ceil(size_bytes.div_ceil(PARTS_MAX)).max(PERSISTENT_GRAIN_BYTES)
 }
 
 /// Largest sum at any op of the sizes of these buffers.
@@ -99,6 +129,8 @@ struct Planner<'a> {
     costs: &'a Costs,
     migration: Migration,
     grain_bytes: u64,
+    /// By buffer index: slow without a decision.
+    left: &'a [bool],
 }
 
 /// What a search decided about the buffers that are not in the pool.
@@ -118,7 +150,7 @@ impl Planner<'_> {
         let mut buffers = Vec::new();
         for (index, facts) in self.profile.buffers.iter().enumerate() {
             let takes_part = match facts.class {
-                Class::ShortLived | Class::LongLived => pool.offsets[index].is_none(),
+                Class::ShortLived | Class::LongLived => pool.offsets[index].is_none() && !self.left[index],
                 Class::Persistent => facts.size_bytes >= PAGE_BYTES,
                 Class::Escaping | Class::Scratch | Class::External => false,
             };
@@ -127,14 +159,14 @@ impl Planner<'_> {
             }
             let pages = page_ceil(facts.size_bytes) / PAGE_BYTES;
             let parts = match facts.class {
-                Class::Persistent => page_ceil(facts.size_bytes).div_ceil(PERSISTENT_GRAIN_BYTES),
-                _ => facts.size_bytes.div_ceil(self.grain_bytes).clamp(1, pages.max(1)),
+                Class::Persistent => page_ceil(facts.size_bytes).div_ceil(persistent_grain_bytes(facts.size_bytes)),
+                _ => (facts.size_bytes / self.grain_bytes).clamp(1, PARTS_MAX),
             };
             let begin = problem.tensors.len();
             let mut rest = pages;
             for part in 0..parts {
                 let own = match facts.class {
-                    Class::Persistent => rest.min(PERSISTENT_GRAIN_BYTES / PAGE_BYTES),
+                    Class::Persistent => rest.min(persistent_grain_bytes(facts.size_bytes) / PAGE_BYTES),
                     _ => rest / (parts - part),
                 };
                 rest -= own;
@@ -165,6 +197,8 @@ impl Decided {
 /// Gives addresses.
 struct Builder<'a> {
     profile: &'a Profile,
+    /// What the smallest buffers take, which are fast without being asked.
+    small_bytes: u64,
     pool_bytes: u64,
     extent_by_layer: &'a [u64],
     places: Vec<Option<Place>>,
@@ -173,11 +207,12 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(profile: &'a Profile, pool: &'a Pool) -> Builder<'a> {
+    fn new(profile: &'a Profile, pool: &'a Pool, small_bytes: u64) -> Builder<'a> {
         let pool_bytes = pool.extent_by_layer.iter().copied().max().unwrap_or(0);
         let in_pool = |offset: &Option<u64>| offset.map(|offset_bytes| Place::Pool { offset_bytes });
         Builder {
             profile,
+            small_bytes,
             pool_bytes,
             extent_by_layer: &pool.extent_by_layer,
             places: pool.offsets.iter().map(in_pool).collect(),
@@ -186,8 +221,9 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn plan(mut self, decided: &Decided, space: Space) -> Plan {
-        self.put_slow(&decided.always(false).collect::<Vec<_>>());
+    fn plan(mut self, decided: &Decided, left: &[bool], space: Space) -> Plan {
+        let undecided = left.iter().enumerate().filter(|(_, left)| **left).map(|(index, _)| index);
+        self.put_slow(&decided.always(false).chain(undecided).collect::<Vec<_>>());
         let mut unit_of = vec![u32::MAX; decided.problem.tensors.len()];
         for (buffer, tensors) in &decided.buffers {
             if self.places[*buffer].is_none() {
@@ -195,17 +231,16 @@ impl<'a> Builder<'a> {
             }
         }
         let moves = self.moves(&decided.choice, &unit_of);
-        for (tensor, &unit) in unit_of.iter().enumerate() {
-            if decided.problem.tensors[tensor].persistent {
-                // What its last move leaves it in is what the next step finds.
-                let last = moves.iter().rfind(|step| step.unit == unit);
-                self.units[unit as usize].birth_tier = last.map_or(tier(decided.choice.born_fast[tensor]), |m| m.to);
+        // What its last move leaves a persistent unit in is what the next step finds.
+        for step in &moves {
+            let unit = &mut self.units[step.unit as usize];
+            if matches!(unit.home, UnitHome::Persistent { .. }) {
+                unit.birth_tier = step.to;
             }
         }
-        let most = self.extent_by_layer.iter().copied().max().unwrap_or(0);
         Plan {
             fast_budget_bytes: space.budget_bytes,
-            fast_needed_bytes: page_ceil(most) + space.unplanned_want,
+            fast_needed_bytes: self.small_bytes + space.unplanned_want,
             unplanned_bytes: space.unplanned_bytes,
             arena_bytes: self.end_bytes,
             pool_bytes: self.pool_bytes,

@@ -9,8 +9,6 @@ use super::problem::{GapProblem, GapTensor};
 use super::route::Stop;
 use super::state::f64_of;
 
-/// Rounds of bidding; the prices are the mean over the second half.
-const ROUNDS: u32 = 60;
 /// The first step of a price, in units of what a byte typically saves.
 const FIRST_STEP: f64 = 0.5;
 /// How soft the choice of the time of a transfer is, in the same unit.
@@ -53,16 +51,16 @@ struct Demand {
 }
 
 impl Prices {
-    /// Prices at which demand is about what there is.
-    pub(super) fn find(problem: &GapProblem, stops: &[Vec<Stop>], clock_ns: &[f64]) -> Prices {
+    /// Prices at which demand is about what there is, after so many rounds of bidding: the mean over the second half.
+    pub(super) fn find(problem: &GapProblem, stops: &[Vec<Stop>], clock_ns: &[f64], rounds: u32) -> Prices {
         let mut market = Market::new(problem, stops, clock_ns);
         let ops = problem.base_ns.len();
         let mut mean = (vec![0.0; ops], [vec![0.0; ops], vec![0.0; ops]]);
-        let kept = ROUNDS / 2;
-        for round in 0..ROUNDS {
+        let kept = rounds / 2;
+        for round in 0..rounds {
             let step = FIRST_STEP / (1.0 + f64::from(round) * 0.25);
             market.bid(step);
-            if round >= ROUNDS - kept {
+            if round >= rounds - kept {
                 let share = 1.0 / f64::from(kept);
                 add(&mut mean.0, &market.hold, share);
                 add(&mut mean.1[0], &market.travel[0], share);

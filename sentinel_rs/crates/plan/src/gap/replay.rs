@@ -21,7 +21,7 @@ const TAKEN_MAX: f64 = 0.5;
 pub(super) struct Replayed {
     /// Time of the last step.
     pub(super) step_ns: f64,
-    /// Time of each op of the last step, waiting included.
+    /// Time of each op of the last step.
     pub(super) op_ns: Vec<f64>,
 }
 
@@ -83,14 +83,11 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Carries the choice out.
-    ///
-    /// With `waits`, an op whose newborn find no room waits for moves out that are under way; else they begin slow.
-    pub(super) fn replay(&self, choice: &GapChoice, waits: bool) -> Replayed {
+    /// Carries the choice out. Newborn that find no room begin slow.
+    pub(super) fn replay(&self, choice: &GapChoice) -> Replayed {
         let mut run = Run {
             stage: self,
             choice,
-            waits,
             tier: vec![None; self.problem.tensors.len()],
             travels: vec![None; self.problem.tensors.len()],
             free: self.problem.room_bytes.first().copied().unwrap_or(0),
@@ -126,7 +123,6 @@ struct Server {
 struct Run<'a, 'b> {
     stage: &'a Stage<'b>,
     choice: &'a GapChoice,
-    waits: bool,
     /// By tensor: fast or not, while it is alive.
     tier: Vec<Option<bool>>,
     travels: Vec<Option<Way>>,
@@ -146,23 +142,14 @@ impl Run<'_, '_> {
             if self.now > 0 {
                 self.free += room[op] - room[(op + ops - 1) % ops];
             }
-            let mut waited = 0.0;
             while let Some(planned) = self.choice.moves.get(issued).filter(|planned| planned.first_op as usize == op) {
                 self.issue(issued, *planned);
                 issued += 1;
             }
             self.serve();
-            let mut newborn: Vec<u32> = self.stage.births.items[self.stage.births.at(op)].to_vec();
-            while !self.bear(&mut newborn) {
-                let Some(wait) = self.next_arrival(true).filter(|_| self.waits) else { break };
-                waited += wait;
-                self.pass(wait);
-            }
-            for tensor in newborn {
-                self.tier[tensor as usize] = Some(false);
-            }
+            self.bear(op);
             self.serve();
-            self.result.op_ns[op] = waited + self.work(op);
+            self.result.op_ns[op] = self.work(op);
             for place in self.stage.deaths.at(op) {
                 self.die(self.stage.deaths.items[place]);
             }
@@ -178,19 +165,14 @@ impl Run<'_, '_> {
         self.servers[planned.way as usize].queue.push_back(Job { step, due });
     }
 
-    /// Places the newborn that have room; true when none is left.
-    fn bear(&mut self, newborn: &mut Vec<u32>) -> bool {
-        newborn.retain(|&tensor| {
-            let size = self.stage.problem.tensors[tensor as usize].size_bytes;
-            let fast = self.choice.born_fast[tensor as usize];
-            if fast && size > self.free {
-                return true;
-            }
+    fn bear(&mut self, op: usize) {
+        for place in self.stage.births.at(op) {
+            let tensor = self.stage.births.items[place] as usize;
+            let size = self.stage.problem.tensors[tensor].size_bytes;
+            let fast = self.choice.born_fast[tensor] && size <= self.free;
             self.free -= if fast { size } else { 0 };
-            self.tier[tensor as usize] = Some(fast);
-            false
-        });
-        newborn.is_empty()
+            self.tier[tensor] = Some(fast);
+        }
     }
 
     fn work(&mut self, op: usize) -> f64 {
@@ -207,7 +189,7 @@ impl Run<'_, '_> {
         let (mut left, mut spent) = (1.0, 0.0);
         loop {
             let time = self.time_beside_moves(alone, busy);
-            match self.next_arrival(false).filter(|wait| *wait < left * time) {
+            match self.next_arrival().filter(|wait| *wait < left * time) {
                 Some(wait) => {
                     left -= wait / time;
                     spent += wait;
@@ -236,10 +218,9 @@ impl Run<'_, '_> {
         [self.stage.problem.promote_rate, self.stage.problem.demote_rate][way]
     }
 
-    fn next_arrival(&self, out_only: bool) -> Option<f64> {
+    fn next_arrival(&self) -> Option<f64> {
         let left = |way: usize| self.servers[way].current.map(|(_, bytes)| bytes / self.rate(way));
-        let way_in = if out_only { None } else { left(0) };
-        [way_in, left(1)].into_iter().flatten().reduce(f64::min)
+        [left(0), left(1)].into_iter().flatten().reduce(f64::min)
     }
 
     fn pass(&mut self, ns: f64) {

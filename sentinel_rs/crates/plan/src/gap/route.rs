@@ -153,7 +153,8 @@ impl Router<'_, '_> {
         let out = if before[FAST].is_finite() { self.travel(Way::Out, gap.clone(), tensor) } else { None };
         let back = if here[FAST].is_some() { self.travel(Way::In, gap, tensor) } else { None };
         if let (Some((leaves, leave_cost)), Some((comes, come_cost))) = (&out, &back) {
-            if leaves.last() < comes.first() {
+            // The way back is issued at the last chance before it begins, and would void a way out that is not over then.
+            if leaves.last() < self.state.problem.issue.last(comes.first()) {
                 let by = Leg::Travel(vec![leaves.clone(), comes.clone()]);
                 offer(FAST, FAST, leave_cost + come_cost, by);
             }

@@ -37,8 +37,8 @@ impl<'a> Search<'a> {
     }
 
     /// Every tensor takes its best route, first at prices that leave room for those that come later, then as it stands.
-    pub(super) fn assign(&mut self, clock_ns: &[f64]) {
-        let prices = Prices::find(self.state.problem, &self.stops, clock_ns);
+    pub(super) fn assign(&mut self, clock_ns: &[f64], bidding_rounds: u32) {
+        let prices = Prices::find(self.state.problem, &self.stops, clock_ns, bidding_rounds);
         let order = self.dearest_first(&prices);
         for round in 0..PRICED_ROUNDS + FREE_ROUNDS {
             let prices = (round < PRICED_ROUNDS).then_some(&prices);
@@ -120,6 +120,6 @@ impl Search<'_> {
             }
         }
         moves.sort_by_key(|step| (step.first_op, step.last_op, step.tensor));
-        GapChoice { born_fast, moves, waits_for_room: false, step_ns: self.total_ns() }
+        GapChoice { born_fast, moves, step_ns: self.total_ns() }
     }
 }

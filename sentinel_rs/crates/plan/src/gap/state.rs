@@ -7,6 +7,17 @@ use std::ops::Range;
 /// Bytes below which a remainder of a transfer counts as nothing: rounding of the floating point account.
 const CRUMB_BYTES: f64 = 0.5;
 
+/// Ops that are passed over together when nothing may travel in any of them.
+const BLOCK_OPS: usize = 64;
+
+fn most_of(free: &[f64]) -> f64 {
+    free.iter().copied().fold(0.0, f64::max)
+}
+
+fn blocks_of(free: &[f64]) -> Vec<f64> {
+    free.chunks(BLOCK_OPS).map(most_of).collect()
+}
+
 /// One direction of migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -51,17 +62,21 @@ pub(super) struct State<'a> {
     pub(super) room: Room,
     /// By op, bytes that may still travel during it: in, out.
     free: [Vec<f64>; 2],
+    /// By block of ops, the most of these.
+    most_free: [Vec<f64>; 2],
     pub(super) memory_ns: Vec<f64>,
 }
 
 impl<'a> State<'a> {
     /// Nothing taken; an op offers bandwidth for `clock_ns` of its time.
     pub(super) fn new(problem: &'a GapProblem, clock_ns: &[f64]) -> State<'a> {
-        let at = |rate: f64| clock_ns.iter().map(|ns| ns * rate).collect();
+        let at = |rate: f64| -> Vec<f64> { clock_ns.iter().map(|ns| ns * rate).collect() };
+        let free = [at(problem.promote_rate), at(problem.demote_rate)];
         State {
             problem,
             room: Room::new(&problem.room_bytes),
-            free: [at(problem.promote_rate), at(problem.demote_rate)],
+            most_free: [blocks_of(&free[0]), blocks_of(&free[1])],
+            free,
             memory_ns: problem.memory_ns.clone(),
         }
     }
@@ -108,22 +123,44 @@ impl<'a> State<'a> {
     /// The earliest way out (or the latest way in) for `bytes` within the positions.
     pub(super) fn find(&self, way: Way, within: Range<usize>, gap_start: usize, bytes: i64) -> Option<Transfer> {
         let ops = self.ops();
-        let free = &self.free[way as usize];
+        let (free, most) = (&self.free[way as usize], &self.most_free[way as usize]);
         let mut rest = f64_of(bytes);
         let mut pieces = Vec::new();
         let mut visit = |position: usize| {
-            let op = position % ops;
-            let piece = free[op].min(rest);
+            let piece = free[position % ops].min(rest);
             if piece > CRUMB_BYTES || piece == rest {
                 pieces.push((u32::try_from(position).unwrap_or(u32::MAX), piece));
                 rest -= piece;
             }
             rest <= 0.0
         };
-        let done = match way {
-            Way::Out => within.clone().any(&mut visit),
-            Way::In => within.clone().rev().any(&mut visit),
-        };
+        let mut done = false;
+        match way {
+            Way::Out => {
+                let mut at = within.start;
+                while at < within.end && !done {
+                    if at % ops % BLOCK_OPS == 0 && most[at % ops / BLOCK_OPS] <= CRUMB_BYTES {
+                        at += BLOCK_OPS.min(ops - at % ops);
+                    } else {
+                        done = visit(at);
+                        at += 1;
+                    }
+                }
+            }
+            Way::In => {
+                let mut end = within.end;
+                while end > within.start && !done {
+                    let last = (end - 1) % ops;
+                    let whole = last % BLOCK_OPS == BLOCK_OPS - 1 || last == ops - 1;
+                    if whole && most[last / BLOCK_OPS] <= CRUMB_BYTES {
+                        end -= (last % BLOCK_OPS + 1).min(end);
+                    } else {
+                        done = visit(end - 1);
+                        end -= 1;
+                    }
+                }
+            }
+        }
         if !done {
             return None;
         }
@@ -135,6 +172,20 @@ impl<'a> State<'a> {
             Way::In => transfer.first()..within.end,
         };
         (self.least(held) >= bytes).then_some(transfer)
+    }
+
+    /// Works out anew what the blocks that a transfer touches have free.
+    fn look_again(&mut self, transfer: &Transfer) {
+        let (ops, way) = (self.ops(), transfer.way as usize);
+        let mut last = usize::MAX;
+        for &(position, _) in &transfer.pieces {
+            let block = position as usize % ops / BLOCK_OPS;
+            if block != last {
+                let end = ops.min((block + 1) * BLOCK_OPS);
+                self.most_free[way][block] = most_of(&self.free[way][block * BLOCK_OPS..end]);
+                last = block;
+            }
+        }
     }
 
     /// Takes what `taken` says for a tensor of that size, or gives it back.
@@ -149,6 +200,7 @@ impl<'a> State<'a> {
             for &(position, piece) in &transfer.pieces {
                 self.free[transfer.way as usize][position as usize % ops] -= piece * sign;
             }
+            self.look_again(transfer);
         }
         for &(op, ns) in &taken.slow {
             self.memory_ns[op as usize] += ns * sign;
