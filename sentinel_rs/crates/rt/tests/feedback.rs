@@ -15,6 +15,9 @@ use trainer::{Trainer, FAST_BYTES};
 /// Of an operation: in the time of a step, the slow moves of these tests are too few for a plan made for the fast ones.
 const WORK: Duration = Duration::from_micros(50);
 
+/// Of each tier; plans have four times as much address space.
+const CAPACITY_BYTES: u64 = 8 << 30;
+
 /// What is measured here is time: one test runs at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -40,7 +43,8 @@ fn runtime(policy: &str, assumed_gbps: f64, real_gbps: f64, delays: bool) -> Run
     let variables = variables.map(|(name, value)| (name.to_owned(), value));
     let options = options::parse(&[], &variables).expect("good options").expect("a budget was set");
     let tiers = Arc::new(EmulatedTiers::new(machine(real_gbps), "emulated:optane".to_owned()));
-    let memory = Memory::reserve(Arc::<EmulatedTiers>::clone(&tiers), 8 << 30, FAST_BYTES).expect("address space");
+    let memory =
+        Memory::reserve(Arc::<EmulatedTiers>::clone(&tiers), CAPACITY_BYTES, FAST_BYTES).expect("address space");
     let emulated = delays.then_some(tiers);
     let runtime = Runtime::assemble(options, Arc::new(memory), machine(assumed_gbps), emulated).expect("threads");
     runtime.set_threads(2, 1);
@@ -64,7 +68,10 @@ fn moves_ten_times_slower_than_assumed_are_planned_again_and_become_fewer() {
     for gbps in [after.promote_gbps_measured, after.demote_gbps_measured] {
         assert!(gbps.is_none_or(|gbps| gbps < 1.5), "{after:?}");
     }
+    let runtime = Arc::clone(&trainer.runtime);
     everything_dies(trainer);
+    let free_bytes: u64 = std::iter::from_fn(|| runtime.memory.plan_range(1)).map(|_| 1 << 30).sum();
+    assert_eq!(free_bytes, 4 * CAPACITY_BYTES, "address space of plans that are not followed any more is free");
 }
 
 #[test]
