@@ -118,6 +118,16 @@ impl Bucket {
         }
     }
 
+    /// Between two steps: goes over to the plan that replaces the current one, if there is one, and returns the current one.
+    pub fn go_over(&mut self) -> Option<Arc<Managed>> {
+        let Phase::Managed(managed) = &self.phase else { return None };
+        let after = managed.feedback.as_ref()?.take_successor()?;
+        match std::mem::replace(&mut self.phase, Phase::Managed(after)) {
+            Phase::Managed(before) => Some(before),
+            _ => None,
+        }
+    }
+
     /// True when no further profile will be made.
     #[must_use]
     pub fn profiles_used_up(&self) -> bool {

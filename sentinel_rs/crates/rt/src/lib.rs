@@ -2,13 +2,14 @@
 //!
 //! From bottom to top: `options` and `current` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
 //! addresses, `mover` moves pages, `recorder` watches one step; `managed` follows a plan, `buckets` and `steps` decide
-//! which step does what, `planning` makes plans; `runtime` is what TensorFlow's threads enter, `setup` makes it.
+//! which step does what, `planning` makes plans, `feedback` says when one has to be made again; `runtime` is what TensorFlow's threads enter, `setup` makes it.
 //! Nothing here dereferences an address; system calls are behind `sys`, TensorFlow is behind `ffi`.
 
 #![forbid(unsafe_code)]
 
 mod buckets;
 pub mod current;
+mod feedback;
 pub mod graph;
 pub mod kernels;
 mod managed;

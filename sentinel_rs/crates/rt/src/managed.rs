@@ -1,6 +1,7 @@
 //! One plan being followed: layer by layer, through the steps of one graph.
 
 use crate::buckets::LateChoice;
+use crate::feedback::Feedback;
 use crate::memory::Memory;
 use crate::mover::{Job, Mover, NO_DEADLINE};
 use crate::stats::Counters;
@@ -22,6 +23,8 @@ pub struct Managed {
     pub arena: Arc<Arena>,
     /// Where its layers come from.
     pub layer_source: LayerSource,
+    /// Whether the speeds it assumes are right; `None` for a policy that does not ask.
+    pub feedback: Option<Feedback>,
     layers: u32,
     /// Moves in order of their layers, from all intervals.
     moves: Vec<plan::Move>,
@@ -39,13 +42,14 @@ pub struct Managed {
 impl Managed {
     /// A plan that no step has followed yet.
     #[must_use]
-    pub fn new(arena: Arc<Arena>, layer_source: LayerSource) -> Managed {
+    pub fn new(arena: Arc<Arena>, layer_source: LayerSource, feedback: Option<Feedback>) -> Managed {
         let plan = arena.plan();
         let layers = u32::try_from(plan.layer_first_op.len()).unwrap_or(u32::MAX).max(1);
         let mut moves: Vec<plan::Move> = plan.intervals.iter().flat_map(|interval| interval.moves.clone()).collect();
         moves.sort_by_key(|step| step.issue_layer);
         Managed {
             layer_source,
+            feedback,
             layers,
             moves,
             steps: AtomicU64::new(0),
@@ -61,6 +65,12 @@ impl Managed {
     #[must_use]
     pub fn layers(&self) -> u32 {
         self.layers
+    }
+
+    /// Bytes that the plan moves in a step, both directions together.
+    #[must_use]
+    pub fn move_bytes(&self) -> u64 {
+        self.moves.iter().map(|step| self.arena.plan().units[step.unit as usize].len_bytes).sum()
     }
 
     /// True when a step has followed the plan.

@@ -2,7 +2,7 @@
 
 use crate::memory::Memory;
 use crate::stats::Counters;
-use place::{Arena, MoveStart, MoveTicket, UnitState};
+use place::{Arena, MoveStart, MoveTicket, Moved, UnitState};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -232,7 +232,7 @@ fn carry(job: &Job, ticket: MoveTicket, memory: &Memory, counters: &Counters) ->
     let range = job.unit.range();
     for begin in range.clone().step_by(PIECE_BYTES) {
         let piece = begin..range.end.min(begin + PIECE_BYTES);
-        let arrived = job.unit.wants(ticket, job.to) && migrate(piece, job.to, memory, counters);
+        let arrived = job.unit.wants(ticket, job.to) && measured(piece, job.to, memory, counters);
         if !arrived {
             if begin > range.start && job.unit.tier().is_some() {
                 let back = if job.to == Tier::FAST { Tier::SLOW } else { Tier::FAST };
@@ -244,18 +244,25 @@ fn carry(job: &Job, ticket: MoveTicket, memory: &Memory, counters: &Counters) ->
     true
 }
 
-fn migrate(range: Range<usize>, to: Tier, memory: &Memory, counters: &Counters) -> bool {
-    match memory.tiers.migrate(range, to) {
-        Ok(moved) => {
-            if moved.failed_bytes > 0 {
-                counters.failed(moved.errno);
-            }
-            moved.failed_bytes == 0
-        }
-        Err(error) => {
-            counters.failed(error.errno);
-            log::debug!("{error}");
-            false
-        }
+/// Migrates, and adds to what is known of the speed of moves. Pages that need not travel say nothing about it.
+fn measured(range: Range<usize>, to: Tier, memory: &Memory, counters: &Counters) -> bool {
+    let began = Instant::now();
+    let moved = migrate(range, to, memory, counters);
+    if moved.moved_bytes > 0 {
+        counters.moved(to, moved.moved_bytes, began.elapsed());
     }
+    moved.failed_bytes == 0
+}
+
+/// What became of the range; all of it failed when nothing could be tried.
+fn migrate(range: Range<usize>, to: Tier, memory: &Memory, counters: &Counters) -> Moved {
+    let len_bytes = range.len() as u64;
+    let moved = memory.tiers.migrate(range, to).unwrap_or_else(|error| {
+        log::debug!("{error}");
+        Moved { moved_bytes: 0, failed_bytes: len_bytes, errno: error.errno }
+    });
+    if moved.failed_bytes > 0 {
+        counters.failed(moved.errno);
+    }
+    moved
 }

@@ -1,14 +1,14 @@
 //! From a recording to a plan that steps can follow: fold, budget, policy, address.
 
 use crate::buckets::Phase;
+use crate::feedback::{Basis, Feedback};
 use crate::managed::Managed;
 use crate::memory::usize_of;
 use crate::options::FastBudget;
 use crate::recorder::Recording;
 use crate::runtime::Runtime;
 use place::{Arena, UnitState};
-use plan::{Plan, Unit, UnitHome};
-use profile::Profile;
+use plan::{Machine, Migration, Plan, Policy, Unit, UnitHome};
 use std::sync::Arc;
 use trace::{LayerSource, Tier};
 
@@ -44,7 +44,18 @@ impl Runtime {
         let allowed = self.memory.budget.allowed();
         match self.options.policy.plan(&profile, allowed, &self.machine) {
             None => Phase::Unmanaged("its policy makes no plan"),
-            Some(Ok(plan)) => self.bind(plan, &profile, &recording, allowed),
+            Some(Ok(plan)) => {
+                if !self.fits(&plan, allowed) {
+                    return Phase::Unmanaged("its budget is too small, and strictness was asked for");
+                }
+                let (addresses, layer_source) = (recording.addresses, recording.trace.layer_source);
+                let basis = Arc::new(Basis { profile, addresses, layer_source });
+                let Some(managed) = self.bind(plan, basis, 1, Migration::of(&self.machine)) else {
+                    self.lock_steps().advise("sentinel: no address space is left for another plan".to_owned());
+                    return Phase::Unmanaged("no address space was left");
+                };
+                Phase::Managed(managed)
+            }
             Some(Err(error)) => {
                 self.lock_steps().advise(format!("sentinel: no plan: {error}"));
                 Phase::Unmanaged("no plan could be made")
@@ -62,20 +73,39 @@ impl Runtime {
         }
     }
 
-    fn bind(&self, plan: Plan, profile: &Profile, recording: &Recording, allowed: u64) -> Phase {
-        if !self.fits(&plan, allowed) {
-            return Phase::Unmanaged("its budget is too small, and strictness was asked for");
+    /// A plan for other speeds from the profile that `before` was made from; `None` when there is none to be had, and
+    /// `before` stays.
+    pub(crate) fn plan_again(&self, before: &Managed, migration: Migration) -> Option<Arc<Managed>> {
+        let feedback = before.feedback.as_ref()?;
+        log::info!(
+            "sentinel: moves run at {:.2} GB/s to fast memory and at {:.2} GB/s to slow memory; planning again",
+            migration.promote_rate,
+            migration.demote_rate
+        );
+        let (promote_gbps, demote_gbps) = (migration.promote_rate, migration.demote_rate);
+        let machine = Machine { promote_gbps, demote_gbps, ..self.machine.clone() };
+        let allowed = self.memory.budget.allowed();
+        match self.options.policy.plan(&feedback.basis.profile, allowed, &machine)? {
+            // Strictness asked for a plan that fits, and training has one.
+            Ok(plan) if self.strict() && plan.fast_needed_bytes > allowed => None,
+            Ok(plan) => self.bind(plan, Arc::clone(&feedback.basis), feedback.plans + 1, migration),
+            Err(error) => {
+                log::info!("sentinel: no plan: {error}; the one before stays");
+                None
+            }
         }
-        let Some(base) = self.memory.plan_range(plan.arena_bytes) else {
-            self.lock_steps().advise("sentinel: no address space is left for another plan".to_owned());
-            return Phase::Unmanaged("no address space was left");
-        };
+    }
+
+    /// Gives the plan addresses; `None` when none are left. It is plan number `plans` of its profile.
+    fn bind(&self, plan: Plan, basis: Arc<Basis>, plans: u32, assumed: Migration) -> Option<Arc<Managed>> {
+        let base = self.memory.plan_range(plan.arena_bytes)?;
+        let profile = &basis.profile;
         let roles = plan::kernel_roles(profile);
         let persistent = |unit: &Unit| -> Arc<UnitState> {
             let UnitHome::Persistent { buffer, offset_bytes } = unit.home else {
                 return Arc::new(UnitState::empty(0..0, Tier::SLOW));
             };
-            let addr = recording.addresses[buffer as usize];
+            let addr = basis.addresses[buffer as usize];
             let begin = addr + usize_of(offset_bytes);
             let len_bytes = profile.buffers[buffer as usize].size_bytes;
             self.memory.persistent_unit(addr, len_bytes, begin..begin + usize_of(unit.len_bytes))
@@ -91,9 +121,13 @@ impl Runtime {
             plan.units.len(),
             plan.intervals.len(),
             plan.fast_needed_bytes,
-            allowed
+            plan.fast_budget_bytes
         );
-        Phase::Managed(Arc::new(Managed::new(arena, recording.trace.layer_source)))
+        let layer_source = basis.layer_source;
+        // The published policy meets wrong speeds by test-and-trial alone.
+        let asks = self.options.policy == Policy::Gap;
+        let feedback = asks.then(|| Feedback::new(basis, plans, assumed));
+        Some(Arc::new(Managed::new(arena, layer_source, feedback)))
     }
 
     /// Says when the budget is below what the policy needs; false when that must stop training.

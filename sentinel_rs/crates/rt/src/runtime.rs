@@ -69,7 +69,12 @@ pub struct OpScope {
 }
 
 impl Runtime {
-    pub(crate) fn assemble(
+    /// A runtime over memory in any tiers; operations are delayed where they are emulated ones. `configure` makes the one of
+    /// a process.
+    ///
+    /// # Errors
+    /// When the system has no thread for the movers.
+    pub fn assemble(
         options: Options,
         memory: Arc<Memory>,
         machine: plan::Machine,
@@ -363,6 +368,7 @@ impl Runtime {
             fast_bytes_used: budget.used(),
             fast_bytes_needed: steps.needed_bytes,
             peak_bytes: steps.peak_bytes,
+            planned_move_bytes: steps.planned_move_bytes,
             layers: u64::from(steps.layers),
             layer_source: steps.layer_source.map_or("", source_name).to_owned(),
             late_choice: steps.late_choice.to_owned(),

@@ -1,9 +1,12 @@
 //! Counters: what was asked, what was done, what failed. They are the truth that every report prints.
 
+use plan::MoveTally;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use trace::Tier;
 
 /// A counter that any thread may add to.
 #[derive(Debug, Default)]
@@ -54,6 +57,8 @@ pub struct Counters {
     pub plans_made: Counter,
     pub panics_caught: Counter,
     errors_by_errno: Mutex<BTreeMap<i32, u64>>,
+    /// One lock for bytes and times, so that speeds made from them are right; movers take it once per piece of a move.
+    moves: Mutex<MoveTally>,
 }
 
 impl Counters {
@@ -67,6 +72,21 @@ impl Counters {
     #[must_use]
     pub fn errors_by_errno(&self) -> BTreeMap<i32, u64> {
         self.errors_by_errno.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A piece of a move arrived.
+    #[allow(clippy::cast_precision_loss)] // sums of bytes and nanoseconds, exact up to 2^53
+    pub fn moved(&self, to: Tier, bytes: u64, took: Duration) {
+        let way = usize::from(to != Tier::FAST);
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.moved_bytes[way] += bytes as f64;
+        moves.busy_ns[way] += took.as_secs_f64() * 1e9;
+    }
+
+    /// All moves so far.
+    #[must_use]
+    pub fn moves(&self) -> MoveTally {
+        *self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Slot hits as a share of the allocations that asked for a slot; `None` before the first one.
@@ -101,6 +121,8 @@ pub struct Report {
     pub demoted_bytes: u64,
     pub promote_asked_bytes: u64,
     pub demote_asked_bytes: u64,
+    pub promote_gbps_measured: Option<f64>,
+    pub demote_gbps_measured: Option<f64>,
     pub late_promotions: u64,
     pub slot_hits: u64,
     pub slot_misses_busy: u64,
@@ -119,6 +141,7 @@ pub struct Report {
     pub steps_managed: u64,
     pub steps_unmanaged: u64,
     pub plans_made: u64,
+    pub planned_move_bytes: u64,
     pub panics_caught: u64,
     pub layers: u64,
     pub layer_source: String,
@@ -132,11 +155,15 @@ impl Report {
     /// A report with the counters filled in.
     #[must_use]
     pub fn from_counters(counters: &Counters) -> Report {
+        let moves = counters.moves();
+        let gbps = |way: usize| (moves.busy_ns[way] > 0.0).then(|| moves.moved_bytes[way] / moves.busy_ns[way]);
         Report {
             promoted_bytes: counters.promoted_bytes.get(),
             demoted_bytes: counters.demoted_bytes.get(),
             promote_asked_bytes: counters.promote_asked_bytes.get(),
             demote_asked_bytes: counters.demote_asked_bytes.get(),
+            promote_gbps_measured: gbps(0),
+            demote_gbps_measured: gbps(1),
             late_promotions: counters.late_promotions.get(),
             slot_hits: counters.slot_hits.get(),
             slot_misses_busy: counters.slot_misses_busy.get(),

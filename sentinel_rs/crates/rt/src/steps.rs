@@ -2,6 +2,7 @@
 //! graph or its shapes change.
 
 use crate::buckets::{Bucket, Graph, Phase};
+use crate::feedback::Feedback;
 use crate::graph::GraphEdges;
 use crate::managed::Managed;
 use crate::recorder::{Circumstances, Recorder};
@@ -72,6 +73,8 @@ pub struct Steps {
     retiring: Vec<Arc<Managed>>,
     /// Layers of the latest managed step.
     pub layers: u32,
+    /// Bytes that its plan moves in a step, both directions together.
+    pub planned_move_bytes: u64,
     /// Where they came from.
     pub layer_source: Option<trace::LayerSource>,
     /// What became of late promotions under the latest managed step's plan.
@@ -200,6 +203,7 @@ impl Runtime {
         let bucket = known.bucket(signature)?;
         bucket.steps += 1;
         let outdated = if large && asked { bucket.profile_again() } else { None };
+        let replaced = bucket.go_over();
         let used_up = large && asked && bucket.profiles_used_up();
         let mode = if large && bucket.wants_profile(self.options.warmup_steps, asked) {
             bucket.profile_begins();
@@ -209,7 +213,7 @@ impl Runtime {
         } else {
             None
         };
-        if let Some(managed) = outdated {
+        for managed in outdated.into_iter().chain(replaced) {
             self.give_up(steps, &managed);
         }
         if used_up {
@@ -255,6 +259,7 @@ impl Runtime {
         }
         steps.state = "managed";
         steps.layers = managed.layers();
+        steps.planned_move_bytes = managed.move_bytes();
         steps.layer_source = Some(managed.layer_source);
         resumed
     }
@@ -280,6 +285,10 @@ impl Runtime {
                 steps.late_choice = managed.late_choice().name();
                 self.counters.steps_managed.count();
                 self.judge(&mut steps, &running);
+                self.sweep(&mut steps);
+                if ok {
+                    self.learn(managed, running.graph, running.signature);
+                }
             }
             Mode::Profiling(_) if ok => {
                 self.counters.steps_profiled.count();
@@ -305,7 +314,6 @@ impl Runtime {
             log::info!("sentinel: {strangers} of {asked} allocations were not in the profile; profiling again");
             steps.state = "warmup";
             self.give_up(steps, &managed);
-            self.sweep(steps);
         }
     }
 
@@ -321,17 +329,19 @@ impl Runtime {
         }
     }
 
-    fn give_up(&self, steps: &mut Steps, managed: &Arc<Managed>) {
+    /// The plan is not followed any more, and neither is the one that was to replace it.
+    pub(crate) fn give_up(&self, steps: &mut Steps, managed: &Arc<Managed>) {
         if steps.followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, managed)) {
             steps.followed = None;
             self.mover.drop_all();
         }
         managed.rest(&self.memory);
         steps.retiring.push(Arc::clone(managed));
+        steps.retiring.extend(managed.feedback.as_ref().and_then(Feedback::take_successor));
     }
 
     /// Gives back the address space of plans in which nothing lives any more.
-    fn sweep(&self, steps: &mut Steps) {
+    pub(crate) fn sweep(&self, steps: &mut Steps) {
         steps.retiring.retain(|managed| {
             managed.rest(&self.memory);
             !self.memory.retire(&managed.arena)
@@ -404,7 +414,7 @@ impl Runtime {
 }
 
 impl Steps {
-    fn bucket_mut(&mut self, graph: u64, signature: u64) -> Option<&mut Bucket> {
+    pub(crate) fn bucket_mut(&mut self, graph: u64, signature: u64) -> Option<&mut Bucket> {
         self.graphs.get_mut(&graph)?.bucket(signature)
     }
 

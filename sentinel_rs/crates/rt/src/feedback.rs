@@ -1,0 +1,252 @@
+//! What moves really did, against what their plan assumed: a plan whose speeds were wrong is made again from the same
+//! profile, and the next step follows the new one.
+
+use crate::buckets::Phase;
+use crate::managed::Managed;
+use crate::runtime::Runtime;
+use crate::steps::Steps;
+use plan::{Migration, MoveTally, PLANS_MAX};
+use profile::Profile;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use trace::LayerSource;
+
+/// The first steps of a plan find persistent tensors where they were before it, and are not measured.
+const SETTLING_STEPS: u64 = 2;
+/// A speed is judged from moves of this time or more. Emulated moves are up to 20 ms early or late, because what a sleep
+/// took too long is taken off the next ones; in a window of this length that stays below what counts as wrong.
+const WINDOW_NS: f64 = 100e6;
+
+/// What a profile's plans are made from.
+#[derive(Debug)]
+pub struct Basis {
+    /// The profiled step.
+    pub profile: Profile,
+    /// Address of each buffer of the profile, by buffer index.
+    pub addresses: Vec<usize>,
+    /// Where the layers come from.
+    pub layer_source: LayerSource,
+}
+
+/// Whether the speeds that one plan assumed turn out to be right.
+#[derive(Debug)]
+pub struct Feedback {
+    /// For another plan.
+    pub basis: Arc<Basis>,
+    /// Plans of the profile, this one included.
+    pub plans: u32,
+    assumed: Migration,
+    learnt: Mutex<Learnt>,
+    /// The better plan, which replaces this one between two steps.
+    successor: Mutex<Option<Arc<Managed>>>,
+}
+
+#[derive(Debug, Default)]
+struct Learnt {
+    /// Steps that followed the plan.
+    steps: u64,
+    /// All moves of the process up to the last of them.
+    seen: MoveTally,
+    /// By direction.
+    ways: [Way; 2],
+    /// Another plan is asked for, which happens once.
+    asked: bool,
+}
+
+/// Bytes that arrived in one direction, and nanoseconds in which a move was under way.
+type Moves = (f64, f64);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    /// Since the last judgement.
+    window: Moves,
+    /// The judged window before, when its speed was wrong.
+    off: Option<Moves>,
+}
+
+impl Way {
+    /// The speed's last two windows were wrong, and so are both together.
+    fn judge(&mut self, is_off: impl Fn(Moves) -> bool) -> Option<Moves> {
+        if self.window.1 < WINDOW_NS {
+            return None;
+        }
+        let window = std::mem::take(&mut self.window);
+        let before = self.off.take();
+        if !is_off(window) {
+            return None;
+        }
+        self.off = Some(window);
+        before.map(|before| sum(before, window)).filter(|&both| is_off(both))
+    }
+
+    /// What is known when the other direction is found wrong.
+    fn known(&self) -> Moves {
+        let known = sum(self.off.unwrap_or_default(), self.window);
+        if known.1 < WINDOW_NS {
+            Moves::default()
+        } else {
+            known
+        }
+    }
+}
+
+impl Learnt {
+    /// As [`Feedback::step_ends`], for the speeds that the plan assumed.
+    fn step_ends(&mut self, assumed: Migration, total: MoveTally) -> Option<Migration> {
+        let before = std::mem::replace(&mut self.seen, total);
+        self.steps += 1;
+        if self.steps <= SETTLING_STEPS {
+            return None;
+        }
+        for (at, way) in self.ways.iter_mut().enumerate() {
+            let new = (total.moved_bytes[at] - before.moved_bytes[at], total.busy_ns[at] - before.busy_ns[at]);
+            way.window = sum(way.window, new);
+        }
+        let is_off = |at: usize, moves: Moves| {
+            let mut ways = [Moves::default(); 2];
+            ways[at] = moves;
+            assumed.corrected(&tally(ways)).is_some()
+        };
+        let wrong = [0, 1].map(|at| self.ways[at].judge(|moves| is_off(at, moves)));
+        if wrong == [None, None] {
+            return None;
+        }
+        assumed.corrected(&tally([0, 1].map(|at| wrong[at].unwrap_or_else(|| self.ways[at].known()))))
+    }
+}
+
+fn sum(a: Moves, b: Moves) -> Moves {
+    (a.0 + b.0, a.1 + b.1)
+}
+
+fn tally(ways: [Moves; 2]) -> MoveTally {
+    MoveTally { moved_bytes: ways.map(|way| way.0), busy_ns: ways.map(|way| way.1) }
+}
+
+impl Feedback {
+    /// For a plan that assumes these speeds; `plans` counts the profile's plans with this one.
+    #[must_use]
+    pub fn new(basis: Arc<Basis>, plans: u32, assumed: Migration) -> Feedback {
+        Feedback { basis, plans, assumed, learnt: Mutex::default(), successor: Mutex::default() }
+    }
+
+    /// A step that followed the plan is over, and moves came to `total` since the process began. Returns the speeds to plan
+    /// with, when those of the plan are wrong for long enough and the profile may have another plan.
+    pub fn step_ends(&self, total: MoveTally) -> Option<Migration> {
+        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        if learnt.asked || self.plans >= PLANS_MAX {
+            return None;
+        }
+        let corrected = learnt.step_ends(self.assumed, total);
+        learnt.asked = corrected.is_some();
+        corrected
+    }
+
+    fn successor(&self) -> MutexGuard<'_, Option<Arc<Managed>>> {
+        self.successor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The plan that replaces this one, once there is one.
+    pub fn take_successor(&self) -> Option<Arc<Managed>> {
+        self.successor().take()
+    }
+}
+
+impl Runtime {
+    /// A step that followed `managed` is over: when its moves ran at other speeds than assumed, the plan is made again, on
+    /// a thread of its own.
+    pub(crate) fn learn(self: &Arc<Self>, managed: &Arc<Managed>, graph: u64, signature: u64) {
+        let corrected = managed.feedback.as_ref().and_then(|known| known.step_ends(self.counters.moves()));
+        let Some(migration) = corrected else { return };
+        let (runtime, before) = (Arc::clone(self), Arc::clone(managed));
+        let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
+            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan_again(&before, migration)));
+            let planned = planned.unwrap_or_else(|_| {
+                runtime.counters.panics_caught.count();
+                None
+            });
+            if let Some(after) = planned {
+                runtime.succeed(&mut runtime.lock_steps(), (graph, signature), &before, after);
+            }
+        });
+        if let Err(error) = spawned {
+            log::info!("sentinel: no thread for planning: {error}; the plan stays as it is");
+        }
+    }
+
+    /// Lets the next step go over from one plan to another, unless the first was given up meanwhile.
+    fn succeed(&self, steps: &mut Steps, bucket: (u64, u64), before: &Arc<Managed>, after: Arc<Managed>) {
+        let phase = steps.bucket_mut(bucket.0, bucket.1).map(|bucket| &bucket.phase);
+        let stays = matches!(phase, Some(Phase::Managed(current)) if Arc::ptr_eq(current, before));
+        match before.feedback.as_ref().filter(|_| stays) {
+            Some(feedback) => {
+                steps.needed_bytes = after.arena.plan().fast_needed_bytes;
+                *feedback.successor() = Some(after);
+            }
+            None => {
+                self.give_up(steps, &after);
+                self.sweep(steps);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASSUMED: Migration = Migration { promote_rate: 2.0, demote_rate: 1.0 };
+
+    /// Steps with moves of so many milliseconds and at such speeds in each direction, from the first that counts on; the
+    /// number of the step after which another plan is due, and its speeds.
+    fn due_after(steps: impl Iterator<Item = [(f64, f64); 2]>) -> Option<(usize, Migration)> {
+        let (mut learnt, mut total) = (Learnt::default(), MoveTally::default());
+        let settling = std::iter::repeat_n([(1000.0, 0.01); 2], usize::try_from(SETTLING_STEPS).unwrap());
+        settling.chain(steps).enumerate().find_map(|(number, ways)| {
+            for (at, (ms, speed)) in ways.into_iter().enumerate() {
+                total.busy_ns[at] += ms * 1e6;
+                total.moved_bytes[at] += ms * 1e6 * speed;
+            }
+            Some((number + 1, learnt.step_ends(ASSUMED, total)?))
+        })
+    }
+
+    fn is_about(found: Migration, promote_rate: f64, demote_rate: f64) -> bool {
+        (found.promote_rate / promote_rate - 1.0).abs() < 1e-6 && (found.demote_rate / demote_rate - 1.0).abs() < 1e-6
+    }
+
+    #[test]
+    fn speeds_as_assumed_are_never_due_and_neither_is_a_slow_begin() {
+        assert_eq!(due_after(std::iter::repeat_n([(60.0, 2.1), (30.0, 0.9)], 1000)), None);
+    }
+
+    #[test]
+    fn speeds_that_stay_wrong_are_due_after_two_windows_in_both_directions() {
+        let (after, found) = due_after(std::iter::repeat([(50.0, 0.5), (30.0, 3.0)])).unwrap();
+        assert_eq!(after, 2 + 4, "two windows of 100 ms at 50 ms in a step");
+        assert!(is_about(found, 0.5, 3.0), "{found:?}");
+    }
+
+    #[test]
+    fn a_direction_with_few_moves_stays_as_assumed() {
+        let (after, found) = due_after(std::iter::repeat([(5.0, 0.1), (100.0, 0.5)])).unwrap();
+        assert_eq!(after, 2 + 2);
+        assert!(is_about(found, 2.0, 0.5), "{found:?}");
+    }
+
+    #[test]
+    fn one_wrong_window_is_forgotten_and_opposite_ones_make_up_for_each_other() {
+        let speeds = [0.5, 2.0, 2.0, 0.5, 2.0].into_iter().cycle().take(1000);
+        assert_eq!(due_after(speeds.map(|speed| [(100.0, speed), (0.0, 0.0)])), None);
+        let speeds = [1.5, 2.5].into_iter().cycle().take(1000);
+        assert_eq!(due_after(speeds.map(|speed| [(100.0, speed), (0.0, 0.0)])), None);
+    }
+
+    #[test]
+    fn right_windows_of_one_direction_do_not_excuse_the_other() {
+        let ways = [[(100.0, 0.5), (0.0, 0.0)], [(0.0, 0.0), (100.0, 1.0)]];
+        let (after, found) = due_after(ways.into_iter().cycle()).unwrap();
+        assert_eq!(after, 2 + 3);
+        assert!(is_about(found, 0.5, 1.0), "{found:?}");
+    }
+}
