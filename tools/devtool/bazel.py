@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import venvs
@@ -49,25 +48,22 @@ class Bazel:
         self.version = version
         self._home = venvs.cache_home() / "bazel"
         self._program, self._env = _first(self._home) if version == FIRST else _second()
+        _forget_removed_checkouts(self._home / "output")
 
-    def build(self, *targets):
+    def build(self):
         """Builds the wheel and copies it to build/bazel-wheel. Returns its path."""
-        self.call("build", TARGET)
+        if self.run("build", TARGET):
+            raise Stop("bazel build failed (see above)")
         shutil.rmtree(str(OUT), ignore_errors=True)
         script = ROOT / "bazel-bin" / "tensorflow" / "tools" / "pip_package" / "build_pip_package"
         run_logged("build_pip_package", [script, OUT])
         (made,) = OUT.glob("*.whl")
         return made
 
-    def call(self, verb, *words, from_nothing=False):
-        """Runs Bazel; stops when it fails. Cargo's files are kept between builds unless `from_nothing`."""
-        if self.run(verb, *words, from_nothing=from_nothing):
-            raise Stop("bazel %s failed (see above)" % verb)
-
     def run(self, verb, *words, from_nothing=False):
-        """Runs Bazel and returns its exit code."""
+        """Runs Bazel and returns its exit code. Cargo's files are kept between builds unless `from_nothing`."""
         flags = ["--config=opt"]
-        if sys.stdout is not None and not sys.stdout.isatty():
+        if not sys.stdout.isatty():
             flags += ["--curses=no", "--color=no", "--noshow_progress"]
         if not from_nothing:
             kept = self._home / "cargo" / _toolchain_key()
@@ -136,10 +132,10 @@ def _toolchain_key():
     return key_of([version.decode() for version in versions])[:16]
 
 
-def same_contents(first, second):
-    """Names of the files in which two wheels differ, the native ones and what depends on them left out."""
-    native = ("/libsentinel.so", "/scripts/sentinel", "/RECORD")
-    with zipfile.ZipFile(str(first)) as one, zipfile.ZipFile(str(second)) as other:
-        names = {name for name in one.namelist() + other.namelist() if not name.endswith(native)}
-        have = [{info.filename: info.CRC for info in archive.infolist()} for archive in (one, other)]
-        return sorted(name for name in names if have[0].get(name) != have[1].get(name))
+def _forget_removed_checkouts(output):
+    """Removes what Bazel keeps for checkouts that are gone: about a gigabyte each."""
+    for note in output.glob("*/DO_NOT_BUILD_HERE"):
+        if not Path(note.read_text().strip()).exists():
+            # Bazel takes the right to write from folders that it has made.
+            subprocess.call(["chmod", "-R", "u+w", str(note.parent)])
+            shutil.rmtree(str(note.parent), ignore_errors=True)

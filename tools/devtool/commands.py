@@ -165,6 +165,9 @@ def clean(arguments):
         if folder.exists():
             say("removing %s" % folder.relative_to(ROOT))
             shutil.rmtree(str(folder))
+    # Bazel's own files lie in its cache; these links lead there.
+    for link in ROOT.glob("bazel-*"):
+        link.unlink()
     return 0
 
 
