@@ -44,6 +44,7 @@ def _cargo_build_impl(ctx):
         outputs = outputs,
         mnemonic = "CargoBuild",
         progress_message = "Building %s with cargo, offline" % ", ".join(ctx.attr.libraries + ctx.attr.programs),
+        env = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
         execution_requirements = {"block-network": "1"},
     )
     return [DefaultInfo(files = depset(outputs))]
@@ -68,6 +69,7 @@ def _cargo_test_impl(ctx):
     ctx.actions.write(parameters, "\n".join(arguments) + "\n")
     ctx.actions.write(script, "\n".join([
         "#!/bin/bash",
+        "export PATH=/usr/bin:/bin",
         "cd -P \"$TEST_SRCDIR/$TEST_WORKSPACE\"",
         "exec \"%s\" -B -E -s %s @%s" % (PYTHON, ctx.file._action.short_path, parameters.short_path),
         "",

@@ -48,7 +48,9 @@ class Bazel:
         self.version = version
         self._home = venvs.cache_home() / "bazel"
         self._program, self._env = _first(self._home) if version == FIRST else _second()
-        _forget_removed_checkouts(self._home / "output")
+        # One for each version: they do not understand what the other has left.
+        self._output = self._home / "output" / version
+        _forget_removed_checkouts(self._output)
 
     def build(self):
         """Builds the wheel and copies it to build/bazel-wheel. Returns its path."""
@@ -69,7 +71,7 @@ class Bazel:
             kept = self._home / "cargo" / _toolchain_key()
             kept.mkdir(parents=True, exist_ok=True)
             flags += ["--define=cargo_cache=%s" % kept, "--sandbox_writable_path=%s" % kept]
-        startup = ["--output_user_root=%s" % (self._home / "output"), "--max_idle_secs=600"]
+        startup = ["--output_user_root=%s" % self._output, "--max_idle_secs=600"]
         command = [str(self._program)] + startup + [verb] + flags + list(words)
         return subprocess.call(command, cwd=str(ROOT), env=clean_env(**self._env))
 
