@@ -55,3 +55,23 @@ python_check_test = rule(
     },
     test = True,
 )
+
+def _program_test_impl(ctx):
+    script = ctx.actions.declare_file(ctx.label.name + ".sh")
+    program = ctx.executable.program
+    ctx.actions.write(script, "\n".join([
+        "#!/bin/bash",
+        "exec \"$TEST_SRCDIR/$TEST_WORKSPACE/%s\"" % program.short_path,
+        "",
+    ]), is_executable = True)
+    runfiles = ctx.runfiles([program]).merge(ctx.attr.program.default_runfiles)
+    return [DefaultInfo(executable = script, runfiles = runfiles)]
+
+# A program whose exit code is the result. Bazel 0.21's own cc_test cannot be used: it wants a JDK from the network.
+program_test = rule(
+    implementation = _program_test_impl,
+    attrs = {
+        "program": attr.label(cfg = "target", executable = True, mandatory = True),
+    },
+    test = True,
+)

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "tensorflow/core/common_runtime/device.h"
 #include "tensorflow/core/common_runtime/device_factory.h"
 #include "tensorflow/core/common_runtime/executor_factory.h"
 #include "tensorflow/core/framework/op.h"
