@@ -94,7 +94,9 @@ def test_a_missing_compiler_is_one_line(tmp_path):
 def test_a_wrong_python_is_one_line():
     result = dev("wheel", SENTINEL_PYTHON="/usr/bin/python3")
     assert result.returncode == 1
-    assert result.stderr.startswith("tools/dev: SENTINEL_PYTHON=/usr/bin/python3 cannot be used: it is Python 3.")
+    assert result.stderr.startswith(
+        "tools/dev: SENTINEL_PYTHON=/usr/bin/python3 cannot be used: it is Python 3."
+    )
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -41,7 +41,10 @@ def test_help_lists_the_commands():
         (["strat"], "there is no command 'strat'; the commands are setup,"),
         (["setup", "--fast"], "setup takes no options, but got: --fast"),
         (["test", "--fast"], "test takes only --long, but got: --fast"),
-        (["wheel", "--fast"], "wheel takes only --verify and --bazel=0.21.0 or --bazel=4.2.3, but got: --fast"),
+        (
+            ["wheel", "--fast"],
+            "wheel takes only --verify and --bazel=0.21.0 or --bazel=4.2.3, but got: --fast",
+        ),
         (["bench", "nothing-such"], "there is no benchmark 'nothing-such'; there are:"),
     ],
 )

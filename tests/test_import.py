@@ -16,7 +16,9 @@ def import_seconds(python, **settings):
     before = os.times()
     subprocess.run([str(python), "-W", "ignore", "-c", "import tensorflow"], env=env, check=True)
     after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    return (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
 
 
 @pytest.mark.long
@@ -51,9 +53,8 @@ def test_a_damaged_library_is_named_in_the_error(sentinel_python, tmp_path):
     result = subprocess.run(
         [str(sentinel_python), "-W", "ignore", "-c", "import tensorflow"],
         env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
+        capture_output=True,
+        text=True,
     )
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 1

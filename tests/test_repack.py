@@ -109,7 +109,16 @@ def test_the_command_refuses_with_one_line(tmp_path):
     path = tmp_path / "input.whl"
     make_wheel(path, version="2.0.0")
     command = [sys.executable, str(PIP_PACKAGE / "repack.py"), "--stock", str(path)]
-    command += ["--library", "none", "--command", "none", "--licences", "none", "--out", str(tmp_path)]
+    command += [
+        "--library",
+        "none",
+        "--command",
+        "none",
+        "--licences",
+        "none",
+        "--out",
+        str(tmp_path),
+    ]
     result = subprocess.run(command, capture_output=True)
     assert result.returncode == 1
     lines = result.stderr.decode().splitlines()

@@ -22,7 +22,10 @@ def main(arguments):
     for first, second in zip(paths[::2], paths[1::2]):
         same = content(first) == content(second)
         digest = hashlib.sha256(content(first)[1]).hexdigest()
-        print("%s: %s, sha256 %s" % (first, "the same bytes" if same else "NOT the same bytes", digest))
+        print(
+            "%s: %s, sha256 %s"
+            % (first, "the same bytes" if same else "NOT the same bytes", digest)
+        )
         different = different or not same
     return 1 if different else 0
 

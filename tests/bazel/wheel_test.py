@@ -43,7 +43,11 @@ class Environment:
         return output.strip()
 
     def _call(self, program, arguments, settings):
-        env = {"PATH": "%s/bin:/usr/bin:/bin" % self.folder, "HOME": str(self.folder), "TF_CPP_MIN_LOG_LEVEL": "1"}
+        env = {
+            "PATH": "%s/bin:/usr/bin:/bin" % self.folder,
+            "HOME": str(self.folder),
+            "TF_CPP_MIN_LOG_LEVEL": "1",
+        }
         env.update(settings)
         command = [str(self.folder / "bin" / program)] + [str(argument) for argument in arguments]
         result = subprocess.run(
@@ -93,12 +97,18 @@ def use(environment, example):
     expect(off[-3:] == ["False", "not", "loaded"], "with SENTINEL=0 it says %s" % off)
     expect("Usage: sentinel" in environment.run("sentinel", "--help"), "sentinel --help")
     refused = environment.fails("sentinel", "trace", "show", "nothing-such")
-    expect(len(refused.splitlines()) == 1 and "nothing-such" in refused, "of a missing trace it says %s" % refused)
+    expect(
+        len(refused.splitlines()) == 1 and "nothing-such" in refused,
+        "of a missing trace it says %s" % refused,
+    )
     arguments = ["--batch", "16", "--steps", "4", "--warmup-steps", "1", "--fast", "50%"]
     arguments += ["--slow", "emulated:optane", "--json-out", "result.json"]
     environment.run("python", "-W", "ignore", example, *arguments)
     result = json.loads((environment.folder / "result.json").read_text())
-    expect(result["stats"]["steps_managed"] > 0, "the example trained without a plan: %s" % result["stats"])
+    expect(
+        result["stats"]["steps_managed"] > 0,
+        "the example trained without a plan: %s" % result["stats"],
+    )
 
 
 def main(arguments):
@@ -119,7 +129,9 @@ def main(arguments):
         use(environment, example)
         say(began, "used")
         environment.run("python", "-m", "pip", "uninstall", "-q", "-y", "tensorflow")
-        left = sorted(str(path) for path in environment.files() - before if "/site-packages/" in str(path))
+        left = sorted(
+            str(path) for path in environment.files() - before if "/site-packages/" in str(path)
+        )
         expect(not left, "left after uninstalling: %s" % left[:3])
         say(began, "removed, and nothing is left of it")
     return 0

@@ -25,13 +25,24 @@ def parse(arguments):
     """The options of the command line."""
     parser = argparse.ArgumentParser(fromfile_prefix_chars="@")
     parser.add_argument("--sysroot", required=True, help="of the Rust toolchain")
-    parser.add_argument("--vendor", type=Path, required=True, help="tar archive of the vendored crates")
+    parser.add_argument(
+        "--vendor", type=Path, required=True, help="tar archive of the vendored crates"
+    )
     parser.add_argument("--cache", help="folder that is kept between runs")
-    parser.add_argument("--workspace", required=True, help="folder of Cargo.toml, in the source tree")
+    parser.add_argument(
+        "--workspace", required=True, help="folder of Cargo.toml, in the source tree"
+    )
     parser.add_argument("--source", action="append", default=[], help="a file that cargo may read")
     parser.add_argument("--library", action="append", default=[], help="package to build")
-    parser.add_argument("--program", action="append", default=[], help="PACKAGE:NAME to build and link for old systems")
-    parser.add_argument("--copy", action="append", default=[], help="OUTPUT=PATTERN in cargo's target folder")
+    parser.add_argument(
+        "--program",
+        action="append",
+        default=[],
+        help="PACKAGE:NAME to build and link for old systems",
+    )
+    parser.add_argument(
+        "--copy", action="append", default=[], help="OUTPUT=PATTERN in cargo's target folder"
+    )
     parser.add_argument("--licences", help="where to write the crates' licence texts")
     parser.add_argument("--test", action="store_true", help="run the tests of the workspace")
     return parser.parse_args(arguments)
@@ -67,7 +78,11 @@ def run(options, folder):
         command = cargo + ["rustc", "--release"] + flags + ["-p", package, "--bin", name, "--"]
         call(command + native.program_flags(folder / "prepared"), workspace, env)
     if options.test:
-        call(cargo + ["test", "--workspace", "--no-fail-fast", "--offline", "--locked"], workspace, env)
+        call(
+            cargo + ["test", "--workspace", "--no-fail-fast", "--offline", "--locked"],
+            workspace,
+            env,
+        )
     for each in options.copy:
         target, pattern = each.split("=")
         shutil.copyfile(str(newest(folder / "target", pattern)), target)
@@ -108,7 +123,8 @@ def environment(sysroot, folder):
     home = folder / "home"
     home.mkdir(exist_ok=True)
     (home / "config.toml").write_text(
-        '[source.crates-io]\nreplace-with = "vendored"\n[source.vendored]\ndirectory = "%s"\n' % (folder / "vendor")
+        '[source.crates-io]\nreplace-with = "vendored"\n[source.vendored]\ndirectory = "%s"\n'
+        % (folder / "vendor")
     )
     # The compiler applies the last rule that fits.
     places = [(folder, "/sentinel"), (folder / "vendor", "/crates"), (folder / "tree", "")]
@@ -132,7 +148,13 @@ def environment(sysroot, folder):
 
 def write_licences(options, workspace, env):
     """Writes the licence texts of what was built."""
-    command = [options.sysroot + "/bin/cargo", "metadata", "--offline", "--locked", "--format-version=1"]
+    command = [
+        options.sysroot + "/bin/cargo",
+        "metadata",
+        "--offline",
+        "--locked",
+        "--format-version=1",
+    ]
     command.append("--filter-platform=x86_64-unknown-linux-gnu")
     metadata = subprocess.check_output(command, cwd=str(workspace), env=env)
     licences = str(native.HERE / "licences.py")

@@ -45,10 +45,16 @@ def inspect(wheel, stock):
     if glibc > _GLIBC_AT_MOST:
         faults.append("glibc 2.%d is needed; at most 2.%d is accepted" % (glibc, _GLIBC_AT_MOST))
     if glibcxx > _GLIBCXX_AT_MOST:
-        faults.append("GLIBCXX_3.4.%d is needed; at most 3.4.%d is accepted" % (glibcxx, _GLIBCXX_AT_MOST))
+        faults.append(
+            "GLIBCXX_3.4.%d is needed; at most 3.4.%d is accepted" % (glibcxx, _GLIBCXX_AT_MOST)
+        )
     if not wheel.name.endswith("-%s.whl" % tag):
         faults.append("the wheel is called %s, but its tag should be %s" % (wheel.name, tag))
-    found = {"undefined_symbols": len(undefined), "max_glibc": "2.%d" % glibc, "max_glibcxx": "3.4.%d" % glibcxx}
+    found = {
+        "undefined_symbols": len(undefined),
+        "max_glibc": "2.%d" % glibc,
+        "max_glibcxx": "3.4.%d" % glibcxx,
+    }
     return dict(found, tag=tag), faults
 
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 _PRODUCTS = ("ffi", "cli")
-_INTRODUCTION = """libsentinel.so and the command `sentinel` contain parts of the Rust standard library (MIT OR Apache-2.0) and
-these crates.
+_INTRODUCTION = """libsentinel.so and the command `sentinel` contain parts of the Rust standard library
+(MIT OR Apache-2.0) and these crates.
 """
 
 

@@ -95,7 +95,11 @@ def undefined(library, tensorflow):
     output = subprocess.run(
         ["ldd", "-r", str(library)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ).stdout.decode()
-    return [line.strip() for line in output.splitlines() if "undefined symbol" in line or "not found" in line]
+    return [
+        line.strip()
+        for line in output.splitlines()
+        if "undefined symbol" in line or "not found" in line
+    ]
 
 
 def check(library, tensorflow):
@@ -112,7 +116,9 @@ def check(library, tensorflow):
     if strangers:
         raise Faulty("libsentinel.so exports names of others: %s" % ", ".join(strangers[:3]))
     if not names:
-        raise Faulty("libsentinel.so exports nothing; sentinel_version and sentinel_stats_json are expected")
+        raise Faulty(
+            "libsentinel.so exports nothing; sentinel_version and sentinel_stats_json are expected"
+        )
     return names
 
 
@@ -128,7 +134,9 @@ def main(arguments):
     with tempfile.TemporaryDirectory() as scratch:
         try:
             prepare(Path(scratch))
-            command = link_command(options.parts, options.tensorflow, options.exports, Path(scratch), options.out)
+            command = link_command(
+                options.parts, options.tensorflow, options.exports, Path(scratch), options.out
+            )
             if subprocess.call(command):
                 raise Faulty("libsentinel.so does not link (see above)")
             check(options.out, options.tensorflow)

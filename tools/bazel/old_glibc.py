@@ -49,7 +49,9 @@ def _symbols(compiler, soname):
     """Every public symbol of one installed library: its kinds (`T`, `D`, ...) by version, by name."""
     path = subprocess.check_output([compiler, "-print-file-name=" + soname]).decode().strip()
     if "/" not in path:
-        raise Unreadable("%s was not found: the C library is not glibc, or not installed as usual" % soname)
+        raise Unreadable(
+            "%s was not found: the C library is not glibc, or not installed as usual" % soname
+        )
     output = subprocess.check_output(["nm", "-D", "--defined-only", "--with-symbol-versions", path])
     symbols = {}
     for line in output.decode().splitlines():

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import venvs
 from pythons import find_python
-from util import BUILD, ROOT, Stop, clean_env, file_digest, key_of, need_programs, one_at_a_time, run_logged, say
+from util import (
+    BUILD,
+    ROOT,
+    Stop,
+    clean_env,
+    file_digest,
+    key_of,
+    need_programs,
+    one_at_a_time,
+    run_logged,
+    say,
+)
 
 TARGET = "//tensorflow/tools/pip_package:build_pip_package"
 OUT = BUILD / "bazel-wheel"
@@ -79,7 +90,12 @@ class Bazel:
 def verify(bazel, path):
     """Tests the wheel and prints what was found as one line of JSON. Returns 1 when a promise is broken."""
     stock = venvs.stock_wheel(find_python())
-    inspect = [sys.executable, str(ROOT / "tools" / "bazel" / "inspect_wheel.py"), str(path), str(stock)]
+    inspect = [
+        sys.executable,
+        str(ROOT / "tools" / "bazel" / "inspect_wheel.py"),
+        str(path),
+        str(stock),
+    ]
     result = subprocess.run(inspect, stdout=subprocess.PIPE, env=clean_env())
     output = result.stdout.decode().splitlines()
     for line in output[:-1]:
@@ -103,21 +119,29 @@ def _first(home):
     program = home / FIRST / "bazel"
     if not (program.is_file() and file_digest(program) == _FIRST_SHA256):
         if shutil.which("npm") is None:
-            raise Stop("npm is missing, which brings Bazel %s: apt-get install npm; or use --bazel=%s" % (FIRST, SECOND))
+            raise Stop(
+                "npm is missing, which brings Bazel %s: apt-get install npm; or take --bazel=%s"
+                % (FIRST, SECOND)
+            )
         say("installing Bazel %s (163 MB)" % FIRST)
         program.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=str(program.parent)) as scratch:
-            run_logged("npm", ["npm", "install", "--no-audit", "--no-fund", "--prefix", scratch, _NPM_PACKAGE])
+            run_logged(
+                "npm",
+                ["npm", "install", "--no-audit", "--no-fund", "--prefix", scratch, _NPM_PACKAGE],
+            )
             got = Path(scratch) / _NPM_PROGRAM
             if not got.is_file() or file_digest(got) != _FIRST_SHA256:
-                raise Stop("npm's %s is not the Bazel with sha256 %s" % (_NPM_PACKAGE, _FIRST_SHA256))
+                raise Stop(
+                    "npm's %s is not the Bazel with sha256 %s" % (_NPM_PACKAGE, _FIRST_SHA256)
+                )
             got.chmod(0o755)
             os.replace(str(got), str(program))
     return program, {}
 
 
 def _second():
-    """Debian's Bazel. Its wrapper would refuse the version that .bazelversion names. Returns program and environment."""
+    """Debian's Bazel, whose wrapper would refuse what .bazelversion names. Returns program and environment."""
     if shutil.which("bazel") is None:
         if os.geteuid() or shutil.which("apt-get") is None:
             raise Stop("Bazel %s is missing: apt-get install %s" % (SECOND, _DEBIAN_PACKAGE))
@@ -130,7 +154,9 @@ def _second():
 
 def _toolchain_key():
     """A key of the compilers: what one of them made is of no use to another."""
-    versions = [subprocess.check_output(command) for command in (["rustc", "-vV"], ["g++", "--version"])]
+    versions = [
+        subprocess.check_output(command) for command in (["rustc", "-vV"], ["g++", "--version"])
+    ]
     return key_of([version.decode() for version in versions])[:16]
 
 
