@@ -85,7 +85,8 @@ def test_the_command_of_bazel_copies_the_wheel(wheel, tmp_path):
 
 def test_a_missing_compiler_is_one_line(tmp_path):
     for name in ("bash", "dirname", "python3", "cargo", "nm", "ldd", "readelf", "cat"):
-        (tmp_path / name).symlink_to(shutil.which(name))
+        # The system's own, because a version manager's stand-in would look for its programs on PATH.
+        (tmp_path / name).symlink_to(shutil.which(name, path="/usr/bin:/bin") or shutil.which(name))
     result = dev("wheel", PATH=str(tmp_path))
     assert result.returncode == 1
     assert result.stderr == "tools/dev: g++ is missing: apt-get install g++\n"
