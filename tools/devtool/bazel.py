@@ -58,6 +58,12 @@ class Bazel:
     def __init__(self, version):
         self.version = version
         self._home = venvs.cache_home() / "bazel"
+        # What speaks to tools/dev speaks to the rules that call it, too.
+        self._own = {
+            key: os.environ[key]
+            for key in ("SENTINEL_PYTHON", "SENTINEL_CACHE")
+            if key in os.environ
+        }
         self._program, self._env = _first(self._home) if version == FIRST else _second()
         # One for each version: they do not understand what the other has left.
         self._output = self._home / "output" / version
@@ -84,7 +90,7 @@ class Bazel:
             flags += ["--define=cargo_cache=%s" % kept, "--sandbox_writable_path=%s" % kept]
         startup = ["--output_user_root=%s" % self._output, "--max_idle_secs=600"]
         command = [str(self._program)] + startup + [verb] + flags + list(words)
-        return subprocess.call(command, cwd=str(ROOT), env=clean_env(**self._env))
+        return subprocess.call(command, cwd=str(ROOT), env=clean_env(**self._env, **self._own))
 
 
 def verify(bazel, path):
