@@ -2,6 +2,7 @@
 
 import sys
 
+import bazel
 import commands
 import tests
 from util import Stop
@@ -9,6 +10,7 @@ from util import Stop
 COMMANDS = {
     "setup": commands.setup,
     "demo": commands.demo,
+    "wheel": bazel.wheel,
     "test": tests.run,
     "check": commands.check,
     "bench": commands.bench,
@@ -16,6 +18,8 @@ COMMANDS = {
     "clean": commands.clean,
     # For scripts: prints the Python 3.7 that setup would use.
     "python": commands.print_python,
+    # For Bazel: prints the path of the official wheel, which the Python that is named downloads when it is missing.
+    "stock-wheel": commands.print_stock_wheel,
 }
 
 
