@@ -2,6 +2,7 @@
 //!
 //! A mistyped name or value is an error here, before training: a run must never train unmanaged because of a typo.
 
+use crate::handover;
 use plan::Policy;
 use protobuf::{CodedInputStream, Enum, Message};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ const EXPERIMENTAL_SENTINEL: u32 = 200;
 const PUBLISHED_WARMUP_STEPS: u64 = 10;
 
 /// Every variable that Sentinel or its tools read.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "SENTINEL",
     "SENTINEL_FAST",
     "SENTINEL_POLICY",
@@ -24,6 +25,7 @@ const VARIABLES: [&str; 13] = [
     "SENTINEL_WARMUP_STEPS",
     "SENTINEL_FAILURE",
     "SENTINEL_TRACE",
+    "SENTINEL_STATS",
     "SENTINEL_LOG",
     "SENTINEL_PYTHON",
     "SENTINEL_CACHE",
@@ -261,6 +263,7 @@ fn apply_variables(
             "SENTINEL_POLICY" => message.policy.clone_from(value),
             "SENTINEL_SLOW" => message.slow.clone_from(value),
             "SENTINEL_FAST_NODES" => message.fast_nodes.clone_from(value),
+            handover::VARIABLE => handover::check(value)?,
             "SENTINEL_TRACE" => message.trace_path.clone_from(value),
             "SENTINEL_MIGRATION_GBPS" => {
                 message.migration_gbps =
