@@ -29,14 +29,13 @@ def program():
 
 
 @pytest.fixture
-def run(program, start):
+def run(program, start, sentinel_python):
     """run(options, *command) gives what `sentinel run` left."""
 
     def run(options, *command, **variables):
-        # The child's warnings are of no interest, and `start` puts its flag first, where it would be ours.
-        script = 'program="$0"; shift 2; exec "$program" "$@"'
-        child = start("sh", "-c", script, program, "run", *options, "--", *command, **variables)
-        return child.wait()
+        become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+        arguments = [program, "run", *options, "--", *command]
+        return start(sentinel_python, "-c", become, *arguments, **variables).wait()
 
     return run
 

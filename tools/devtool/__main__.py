@@ -3,6 +3,7 @@
 import sys
 
 import commands
+import qemu
 import tests
 from util import Stop
 
@@ -12,6 +13,7 @@ COMMANDS = {
     "test": tests.run,
     "check": commands.check,
     "bench": commands.bench,
+    "qemu": qemu.run,
     "lock": commands.lock,
     "clean": commands.clean,
     # For scripts: prints the Python 3.7 that setup would use.

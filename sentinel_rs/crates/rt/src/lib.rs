@@ -17,6 +17,7 @@ mod managed;
 pub mod memory;
 mod mover;
 pub mod options;
+pub mod placement;
 mod planning;
 pub mod recorder;
 pub mod runtime;

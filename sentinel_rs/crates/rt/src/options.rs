@@ -14,8 +14,11 @@ const CONFIG_EXPERIMENTAL: u32 = 16;
 const EXPERIMENTAL_SENTINEL: u32 = 200;
 const PUBLISHED_WARMUP_STEPS: u64 = 10;
 
+/// The variable that has the system asked where pages are.
+const CHECK_PLACEMENT: &str = "SENTINEL_CHECK_PLACEMENT";
+
 /// Every variable that Sentinel or its tools read.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "SENTINEL",
     "SENTINEL_FAST",
     "SENTINEL_POLICY",
@@ -26,6 +29,7 @@ const VARIABLES: [&str; 14] = [
     "SENTINEL_FAILURE",
     "SENTINEL_TRACE",
     "SENTINEL_STATS",
+    CHECK_PLACEMENT,
     "SENTINEL_LOG",
     "SENTINEL_PYTHON",
     "SENTINEL_CACHE",
@@ -100,6 +104,8 @@ pub struct Options {
     pub failure: Failure,
     /// Where the trace of the profiled step goes.
     pub trace_path: Option<PathBuf>,
+    /// Layer boundaries from one check of where pages are to the next; 0 for none.
+    pub check_placement: u64,
 }
 
 /// An option that cannot be accepted.
@@ -166,6 +172,7 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
         },
         failure,
         trace_path: (!message.trace_path.is_empty()).then(|| PathBuf::from(&message.trace_path)),
+        check_placement: check_placement_of(variables)?,
     }))
 }
 
@@ -354,6 +361,12 @@ fn fast_of(
     })
 }
 
+fn check_placement_of(variables: &[(String, String)]) -> Result<u64, OptionError> {
+    let Some((name, value)) = variables.iter().find(|(name, _)| name == CHECK_PLACEMENT) else { return Ok(0) };
+    let every = value.parse().ok().filter(|&every: &u64| every > 0);
+    every.ok_or_else(|| refuse(name, value, "accepted is a whole number of layer boundaries from 1"))
+}
+
 fn policy_of(option: &str, name: &str) -> Result<Policy, OptionError> {
     if name.is_empty() {
         return Ok(Policy::Hpca21);
@@ -463,6 +476,7 @@ mod tests {
             (("SENTINEL_SLOW", "node:x"), ["SENTINEL_SLOW", "node:x", "node:N"]),
             (("SENTINEL_FAILURE", "loud"), ["SENTINEL_FAILURE", "loud", "advisory"]),
             (("SENTINEL_WARMUP_STEPS", "-3"), ["SENTINEL_WARMUP_STEPS", "-3", "from 0"]),
+            (("SENTINEL_CHECK_PLACEMENT", "0"), ["SENTINEL_CHECK_PLACEMENT", "0", "from 1"]),
             (("SENTINEL_FSAT", "1G"), ["SENTINEL_FSAT", "1G", "SENTINEL_FAST"]),
             (("SENTINEL_MIGRATION_GBPS", "NaN"), ["SENTINEL_MIGRATION_GBPS", "NaN", "above 0"]),
         ] {
