@@ -89,13 +89,7 @@ def _apt(command, **options):
     """Runs a program of Debian's package system and returns what it prints."""
     if shutil.which(command[0]) is None:
         raise GuestError("%s is missing; the guest is made of Debian's packages" % command[0])
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        **options,
-    )
+    done = subprocess.run(command, capture_output=True, text=True, **options)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise GuestError("'%s' failed: %s" % (" ".join(command), last))

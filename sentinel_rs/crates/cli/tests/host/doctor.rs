@@ -1,11 +1,9 @@
 //! `sentinel doctor` on the machine that runs the test, with a Python of our own making.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::{directory, sentinel, Ran};
+use crate::common::{directory, sentinel, Ran};
 
 /// An interpreter that answers whatever it is asked with this text.
 fn python(folder: &Path, answer: &str) -> String {
@@ -51,7 +49,7 @@ fn memory_is_measured_and_a_profile_needs_two_tiers() {
     assert_eq!(code, 1);
     if profile.exists() {
         assert!(out.contains("\"read_gbps\":") && !out.contains("\"read_gbps\":null"), "{out}");
-        let trace = common::file_with("doctor_plan", &common::step());
+        let trace = crate::common::file_with("doctor_plan", &crate::common::step());
         let machine = profile.to_str().unwrap();
         let Ran { code, err, .. } = sentinel(&["plan", &trace, "--fast", "50%", "--machine", machine]);
         assert_eq!(code, 0, "{err}");

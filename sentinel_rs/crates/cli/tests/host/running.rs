@@ -1,12 +1,10 @@
 //! `sentinel run` ends as its command ends, passes signals on, and says what processes handed over.
 
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use common::{binary, directory, sentinel, Ran};
+use crate::common::{binary, directory, sentinel, Ran};
 
 const HANDED: &str = r#"{"active":true,"tiers":"emulated","slow_tier":"emulated:cxl","policy":"hpca21","state":"managed",
 "fast_bytes_allowed":1048576,"fast_bytes_peak":1048576,"fast_bytes_used":0,"fast_bytes_needed":0,"peak_bytes":2097152,
