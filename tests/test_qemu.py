@@ -1,9 +1,11 @@
 """The virtual machine with two memory nodes: its archive format, its command line, and how its training is judged.
 
-What needs a running guest is `tools/dev qemu numa`.
+The test of a whole guest is a long one: it runs `tools/dev qemu numa`.
 """
 
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -149,3 +151,19 @@ def test_each_broken_promise_is_found(judge, case):
     losses, changes, fault = BAD[case]
     faults = judge(losses, LOSSES, report(**changes))["faults"]
     assert len(faults) == 1 and fault in faults[0], faults
+
+
+@pytest.mark.long
+def test_training_on_two_real_nodes_keeps_its_promises():
+    """Under ten minutes on an idle machine with two processors."""
+    done = subprocess.run(
+        [str(ROOT / "tools/dev"), "qemu", "numa"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=3600,
+    )
+    assert done.returncode == 0, done.stdout
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["losses_identical_to_stock"] is True, result
+    assert result["on_planned_node"] >= 0.99, result

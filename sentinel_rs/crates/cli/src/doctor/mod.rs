@@ -42,12 +42,6 @@ pub fn run(order: &Order, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     if !order.quick {
         facts.measure();
     }
-    if let Some(path) = &order.profile {
-        let profile =
-            machine::profile(&facts).map_err(|why| anyhow::anyhow!("--measure = {}: {why}", path.display()))?;
-        let refused = |error| anyhow::anyhow!("--measure = {}: cannot be written: {error}", path.display());
-        std::fs::write(path, profile).map_err(refused)?;
-    }
     let problems = problems::of(&facts);
     let ready = problems.iter().all(|problem| problem.weight != problems::Weight::Blocks);
     let report = Report { facts, problems, ready };
@@ -55,13 +49,19 @@ pub fn run(order: &Order, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
         print::report(&report, out)?;
-        if let Some(path) = &order.profile {
-            writeln!(
-                out,
-                "\nMachine profile written: sentinel plan STEP.trace --fast 20% --machine {}",
-                path.display()
-            )?;
+    }
+    if let Some(path) = &order.profile {
+        // Last, so that what was found is printed even when it makes no profile.
+        write_profile(&report.facts, path)?;
+        if !order.json {
+            writeln!(out, "\nmachine profile written: give sentinel plan or sim --machine {}", path.display())?;
         }
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_profile(facts: &Facts, path: &Path) -> anyhow::Result<()> {
+    let named = |why: &dyn std::fmt::Display| anyhow::anyhow!("--measure = {}: {why}", path.display());
+    let profile = machine::profile(facts).map_err(|why| named(&why))?;
+    std::fs::write(path, profile).map_err(|error| named(&format!("cannot be written: {error}")))
 }

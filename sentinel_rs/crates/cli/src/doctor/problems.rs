@@ -97,7 +97,11 @@ fn nodes(facts: &Facts) -> Vec<Problem> {
     for node in &facts.nodes {
         if let Some(error) = &node.error {
             let what = format!("the memory of node {} cannot be measured: {error}", node.id);
-            problems.push(problem(Weight::Hurts, what, "cat /proc/self/status | grep Mems_allowed_list"));
+            problems.push(problem(
+                Weight::Hurts,
+                what,
+                "grep Mems_allowed_list /proc/self/status; docker run --cpuset-mems LIST ... allows more nodes",
+            ));
         }
     }
     problems

@@ -47,6 +47,7 @@ fn memory_is_measured_and_a_profile_needs_two_tiers() {
     let Ran { code, out, err } =
         sentinel(&["doctor", "--json", "--python", &python, "--measure", profile.to_str().unwrap()]);
     assert_eq!(code, 1);
+    assert!(out.starts_with("{\"kernel\":"), "what was found is told in any case: {out}");
     if profile.exists() {
         assert!(out.contains("\"read_gbps\":") && !out.contains("\"read_gbps\":null"), "{out}");
         let trace = crate::common::file_with("doctor_plan", &crate::common::step());
