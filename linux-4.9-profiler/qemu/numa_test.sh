@@ -5,7 +5,9 @@
 # script, folder for results, managed steps, steps of the stock training.
 set -eu
 sentinel_python=$1 stock_python=$2 script=$3 results=$4 managed_steps=$5 stock_steps=$6
+# As `sentinel doctor` asks for: the kernel must not move pages by itself, and a huge page would take neighbours along.
 echo 0 >/proc/sys/kernel/numa_balancing
+echo madvise >/sys/kernel/mm/transparent_hugepage/enabled
 export TF_CPP_MIN_LOG_LEVEL=2
 
 "$stock_python" -W ignore "$script" "$results/stock.losses" --steps "$stock_steps" &

@@ -58,6 +58,11 @@ def _numa():
     return 1 if faults else 0
 
 
+def _close(pages, result):
+    """True when the kernel's count of moved pages is at most 1% off."""
+    return abs(pages - result["moved_pages_by_kernel"]) <= 0.01 * pages
+
+
 def is_beginning_of(sentinel, stock):
     """True when the losses under Sentinel, of which there must be enough, are the first ones of the stock training."""
     steps = len(sentinel.splitlines())
@@ -108,6 +113,10 @@ def judge(sentinel, stock, report):
             "no more than the allowed bytes are fast",
         ),
         (moved > 0 and result["moved_pages_by_kernel"] > 0, "pages move"),
+        (
+            not result["compaction_unchanged"] or _close(moved // 4096, result),
+            "the kernel counts as many moved pages, within 1%",
+        ),
     ]
     result["faults"] = [text for kept, text in promises if not kept]
     return result

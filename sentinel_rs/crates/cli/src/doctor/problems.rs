@@ -152,7 +152,12 @@ fn kernel(facts: &Facts) -> Vec<Problem> {
         problems.push(problem(Weight::Hurts, what, "sysctl -w kernel.numa_balancing=0"));
     }
     match settings.transparent_huge_pages.as_deref() {
-        Some("always" | "madvise") => {}
+        Some("madvise") => {}
+        Some("always") if facts.slow_node.is_none() => {}
+        Some("always") => {
+            let what = "transparent huge pages are always on: a tensor that moves takes its neighbours in the same 2 MiB along";
+            problems.push(problem(Weight::Hurts, what, "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"));
+        }
         found => {
             let what = format!(
                 "transparent huge pages are {}: pages move one by one, which is slower",
@@ -236,13 +241,19 @@ mod tests {
     #[test]
     fn each_problem_is_found_and_has_its_command() {
         type Change = fn(&mut Facts);
-        let cases: [(Change, Weight, &str, &str); 14] = [
+        let cases: [(Change, Weight, &str, &str); 15] = [
             (|f| f.slow_node = None, Weight::Blocks, "one memory node", "emulated:optane"),
             (|f| f.nodes[1].cpus = vec![2], Weight::Note, "CPUs of its own", "--measure"),
             (|f| f.nodes[1].error = Some("mbind".into()), Weight::Hurts, "node 1 cannot be measured", "Mems_allowed"),
             (|f| drop(f.permissions.insert("mbind", Some("EPERM".into()))), Weight::Blocks, "mbind", "SYS_NICE"),
             (|f| f.settings.numa_balancing = Some("1".into()), Weight::Hurts, "balancing", "numa_balancing=0"),
             (|f| f.settings.transparent_huge_pages = Some("never".into()), Weight::Hurts, "never", "echo madvise"),
+            (
+                |f| f.settings.transparent_huge_pages = Some("always".into()),
+                Weight::Hurts,
+                "neighbours",
+                "echo madvise",
+            ),
             (|f| f.settings.transparent_huge_pages = None, Weight::Hurts, "missing", "transparent_hugepage"),
             (|f| f.settings.overcommit_memory = Some("2".into()), Weight::Blocks, "overcommit", "overcommit_memory=0"),
             (|f| f.settings.address_space_limit_bytes = Some(1 << 30), Weight::Blocks, "1.0 GiB", "ulimit -v"),
