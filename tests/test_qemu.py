@@ -106,6 +106,7 @@ def report(**changes):
         "placement_samples": 40,
         "placement_due_bytes": 1000,
         "placement_there_bytes": 995,
+        "placement_late_bytes": 5,
         "slot_hit_rate": 1.0,
         "errors_by_errno": {},
     }

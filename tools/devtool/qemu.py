@@ -86,6 +86,7 @@ def judge(sentinel, stock, report):
     result = {
         "losses_identical_to_stock": is_beginning_of(sentinel, stock),
         "on_planned_node": there / due if due else None,
+        "late_or_without_room": stats["placement_late_bytes"] / due if due else None,
         "samples": stats["placement_samples"],
         "steps_managed": stats["steps_managed"],
         "peak_bytes": stats["peak_bytes"],

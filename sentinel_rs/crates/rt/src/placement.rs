@@ -19,6 +19,8 @@ pub struct Placement {
     pub due_bytes: Counter,
     /// Of these, the bytes that the system found there.
     pub there_bytes: Counter,
+    /// Of the others, the bytes of which our own account says so too: their move is late, or there was no room for them.
+    pub late_bytes: Counter,
 }
 
 impl Placement {
@@ -40,7 +42,7 @@ impl Placement {
         }
         let mut due_bytes = 0;
         for unit in units.iter().filter(|unit| unit.tier().is_some()) {
-            let wanted = unit.desired();
+            let (wanted, accounted) = (unit.desired(), unit.tier());
             if travels(unit) {
                 continue;
             }
@@ -49,6 +51,9 @@ impl Placement {
             if unit.tier().is_some() && unit.desired() == wanted {
                 due_bytes += found.there_bytes + found.elsewhere_bytes;
                 self.there_bytes.add(found.there_bytes);
+                if accounted != Some(wanted) {
+                    self.late_bytes.add(found.elsewhere_bytes);
+                }
             }
         }
         self.due_bytes.add(due_bytes);
@@ -109,8 +114,9 @@ mod tests {
         [occupied(0, Tier::FAST), occupied(1, Tier::SLOW), occupied(2, Tier::SLOW), empty].map(Arc::new).into()
     }
 
-    fn found(placement: &Placement) -> [u64; 3] {
-        [placement.samples.get(), placement.due_bytes.get(), placement.there_bytes.get()]
+    fn found(placement: &Placement) -> [u64; 4] {
+        let Placement { samples, due_bytes, there_bytes, late_bytes, .. } = placement;
+        [samples, due_bytes, there_bytes, late_bytes].map(Counter::get)
     }
 
     #[test]
@@ -119,20 +125,25 @@ mod tests {
         let units = units();
         let travels = |unit: &Arc<UnitState>| Arc::ptr_eq(unit, &units[2]);
         placement.at_boundary(&units, &AllFast, travels);
-        assert_eq!(found(&placement), [0, 0, 0], "one boundary of two");
+        assert_eq!(found(&placement), [0, 0, 0, 0], "one boundary of two");
         placement.at_boundary(&units, &AllFast, travels);
         // The first is where it is wanted, the second is not, the third travels, nothing lives in the fourth.
-        assert_eq!(found(&placement), [1, 8192, 4096]);
+        assert_eq!(found(&placement), [1, 8192, 4096, 0]);
         units[1].desire(Tier::FAST);
         placement.at_boundary(&units, &AllFast, travels);
         placement.at_boundary(&units, &AllFast, travels);
-        assert_eq!(found(&placement), [2, 16384, 12288], "what is wanted counts, not what the account says");
+        assert_eq!(found(&placement), [2, 16384, 12288, 0], "what is wanted counts, not what the account says");
+        units[0].desire(Tier::SLOW);
+        units[1].desire(Tier::SLOW);
+        placement.at_boundary(&units, &AllFast, travels);
+        placement.at_boundary(&units, &AllFast, travels);
+        assert_eq!(found(&placement), [3, 24576, 12288, 4096], "of the first, the account knows that it is late");
     }
 
     #[test]
     fn without_the_wish_nothing_is_asked() {
         let placement = Placement::default();
         placement.at_boundary(&units(), &AllFast, |_| false);
-        assert_eq!(found(&placement), [0, 0, 0]);
+        assert_eq!(found(&placement), [0; 4]);
     }
 }

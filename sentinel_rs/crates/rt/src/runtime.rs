@@ -357,6 +357,7 @@ impl Runtime {
             placement_samples: self.memory.placement.samples.get(),
             placement_due_bytes: self.memory.placement.due_bytes.get(),
             placement_there_bytes: self.memory.placement.there_bytes.get(),
+            placement_late_bytes: self.memory.placement.late_bytes.get(),
             layers: u64::from(steps.layers),
             layer_source: steps.layer_source.map_or("", source_name).to_owned(),
             late_choice: steps.late_choice.to_owned(),

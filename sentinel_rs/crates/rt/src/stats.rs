@@ -123,6 +123,7 @@ pub struct Report {
     pub placement_samples: u64,
     pub placement_due_bytes: u64,
     pub placement_there_bytes: u64,
+    pub placement_late_bytes: u64,
     pub layers: u64,
     pub layer_source: String,
     pub late_choice: String,
