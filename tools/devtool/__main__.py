@@ -4,6 +4,7 @@ import sys
 
 import bazel
 import commands
+import qemu
 import tests
 from util import Stop
 
@@ -14,6 +15,7 @@ COMMANDS = {
     "test": tests.run,
     "check": commands.check,
     "bench": commands.bench,
+    "qemu": qemu.run,
     "lock": commands.lock,
     "clean": commands.clean,
     # For scripts: prints the Python 3.7 that setup would use.
