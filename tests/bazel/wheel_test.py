@@ -17,6 +17,21 @@ from pathlib import Path
 VERSION = "import tensorflow as tf; print(tf.sentinel.__version__)"
 OFF = "import tensorflow as tf; print(tf.sentinel.stats()['active'], tf.sentinel.__version__)"
 MOST_SECONDS = 600
+# A training that knows nothing of Sentinel, and is large enough to be planned.
+SCRIPT = """
+import numpy, tensorflow as tf
+x = tf.placeholder(tf.float32, [512, 256])
+y = x
+for layer in range(4):
+    weights = tf.get_variable("w%d" % layer, [256, 256])
+    y = tf.tanh(tf.matmul(y, weights))
+train = tf.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_mean(tf.square(y - 0.5)))
+with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for step in range(12):
+        session.run(train, {x: numpy.ones([512, 256], "f")})
+print("trained")
+"""
 
 
 class Failed(Exception):
@@ -32,17 +47,18 @@ class Environment:
 
     def run(self, program, *arguments, **settings):
         """Runs a program of the environment and returns its output, or raises Failed."""
-        command, code, output = self._call(program, arguments, settings)
+        command, code, output = self.call(program, arguments, settings)
         expect(code == 0, "%s: exit code %d\n%s" % (command, code, output[-4000:]))
         return output
 
     def fails(self, program, *arguments):
         """Runs a program that must refuse, and returns what it said."""
-        command, code, output = self._call(program, arguments, {})
+        command, code, output = self.call(program, arguments, {})
         expect(code > 0, "%s: exit code %d\n%s" % (command, code, output[-4000:]))
         return output.strip()
 
-    def _call(self, program, arguments, settings):
+    def call(self, program, arguments, settings):
+        """Runs a program of the environment, and returns the command, its exit code and its output."""
         env = {
             "PATH": "%s/bin:/usr/bin:/bin" % self.folder,
             "HOME": str(self.folder),
@@ -109,6 +125,23 @@ def use(environment, example):
         result["stats"]["steps_managed"] > 0,
         "the example trained without a plan: %s" % result["stats"],
     )
+    use_command(environment)
+
+
+def use_command(environment):
+    """Uses the command `sentinel` that the wheel brings, with the TensorFlow that it brings."""
+    (environment.folder / "script.py").write_text(SCRIPT)
+    options = ["--fast", "50%", "--slow", "emulated:optane"]
+    python = ["python", "-W", "ignore", "script.py"]
+    told = environment.run("sentinel", "run", *options, "--", *python, SENTINEL_WARMUP_STEPS="1")
+    expect("trained\n" in told, "sentinel run hides what the script prints: %s" % told)
+    steps = re.search(r"^sentinel: steps: (\d+) followed a plan", told, re.MULTILINE)
+    expect(steps and int(steps.group(1)) > 0, "sentinel run managed no step: %s" % told[-4000:])
+    # It exits with 1 where the machine has no second tier, and tells about the plugin in any case.
+    command, code, told = environment.call("sentinel", ["doctor"], {})
+    expect(code in (0, 1), "%s: exit code %d\n%s" % (command, code, told))
+    active = re.search(r"^ +Sentinel +active in a session", told, re.MULTILINE)
+    expect(active, "sentinel doctor does not say that Sentinel is active:\n%s" % told)
 
 
 def main(arguments):

@@ -115,9 +115,8 @@ def bench(arguments):
     setup()
     name, options = arguments[0], list(arguments[1:])
     if name in PLANNER_BENCHES:
-        manifest = ROOT / "sentinel_rs" / "Cargo.toml"
-        cargo = ["cargo", "run", "--quiet", "--release", "--locked", "--manifest-path", manifest]
-        return _call(cargo + ["--package", "cli", "--", "bench", name] + options)
+        # Setup has put its release build there; cargo would link it anew, with other flags.
+        return _call([VENV / "bin" / "sentinel", "bench", name] + options)
     return _call([VENV / "bin" / "python", ROOT / "bench" / (name + ".py")] + options)
 
 
