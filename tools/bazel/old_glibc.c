@@ -1,5 +1,5 @@
-// What Rust's standard library expects of glibc 2.33 and earlier ones do not export. Linked into libsentinel.so and the
-// command `sentinel`, where the names stay inside. See old_glibc.py beside this.
+// What Rust's standard library and crate sys expect of glibc and its shared libraries do not export, or only since 2.33.
+// Linked into libsentinel.so and the command `sentinel`, where the names stay inside. See old_glibc.py beside this.
 #define _LARGEFILE64_SOURCE
 #include <sys/stat.h>
 
@@ -16,3 +16,11 @@ int lstat64(const char* path, struct stat64* out) { return __lxstat64(kStatVersi
 int fstatat64(int folder, const char* path, struct stat64* out, int flags) {
   return __fxstatat64(kStatVersion, folder, path, out, flags);
 }
+
+// A function of glibc's static part in every version: the library or program that calls it is named by its own handle.
+int __cxa_atexit(void (*call)(void* argument), void* argument, void* owner);
+extern void* __dso_handle __attribute__((visibility("hidden")));
+
+static void call(void* function) { ((void (*)(void))function)(); }
+
+int atexit(void (*function)(void)) { return __cxa_atexit(call, (void*)function, __dso_handle); }
