@@ -57,10 +57,11 @@ package(default_visibility = ["//visibility:public"])
 
 rust_library(
     name = "%(name)s",
-    srcs = glob(["**/*.rs", "**/*.md", "**/*.toml", "**/*.txt"], exclude = ["tests/**", "benches/**", "examples/**"]),
+    srcs = glob(["**/*.rs"], exclude = ["tests/**", "benches/**", "examples/**"]),
     crate_features = %(features)s,
     crate_root = "%(root)s",
     crate_type = "%(kind)s",
+    data = glob(["**/*.md", "**/*.toml"]),
     edition = "%(edition)s",
     out_dir_tar = %(out)s,
     rustc_flags = %(flags)s,
@@ -166,10 +167,6 @@ def main(arguments):
     binaries = Path(re.search('"(.*)"', rust.read_text()).group(1)) / "bin"
     with tarfile.open(vendor) as archive:
         archive.extractall()
-    for path in [*Path("vendor").rglob("BUILD*"), *Path("vendor").rglob("WORKSPACE*")]:
-        if path.is_file():
-            # Bazel's, of those crates that have them; cargo would miss what its checksums list.
-            path.rename(path.with_name("not-used-" + path.name))
     crates, scripts = built(str(binaries / "cargo"), workspace)
     metadata = json.loads(
         ask(
@@ -180,6 +177,9 @@ def main(arguments):
             "--filter-platform=" + TRIPLE,
         )
     )
+    # Some crates bring files that Bazel would take for its own. Cargo, which knows their checksums, has done its part.
+    for path in [*Path("vendor").rglob("BUILD*"), *Path("vendor").rglob("WORKSPACE*")]:
+        path.unlink()
     packages = {package["id"]: package for package in metadata["packages"]}
     (first,) = (key for key in metadata["workspace_members"] if packages[key]["name"] == PACKAGE)
     linked = closure({node["id"]: node for node in metadata["resolve"]["nodes"]}, crates, first)
