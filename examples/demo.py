@@ -32,9 +32,11 @@ WARMUP_STEPS_WITHOUT_PROFILE = 1000
 STEPS_AT_MOST_BEFORE_PLAN = 30
 CALIBRATION_STEPS = 6
 
-MODES = ("stock", "fast_only", "slow_only", "first_touch", "hpca21")
+OURS = "gap"
+PLANNED = (OURS, "hpca21")
+MODES = ("stock", "fast_only", "slow_only", "first_touch", *PLANNED)
 # Step time relative to fast_only that the first round is planned with; later rounds use what was seen.
-FIRST_GUESS = {"stock": 1.0, "fast_only": 1.0, "slow_only": 3.0, "first_touch": 2.5, "hpca21": 1.5}
+FIRST_GUESS = {"stock": 1.0, "fast_only": 1.0, "slow_only": 3.0, "first_touch": 2.5, "hpca21": 2.0, OURS: 1.3}
 
 
 # How long the demo may take, and the steps of its runs. Lead-in and trial steps are not measured: allocators settle in
@@ -156,7 +158,7 @@ class Demo:
         seconds = (size.seconds - self.elapsed()) / (size.rounds - round_number)
         lead_in = dict.fromkeys(MODES, size.lead_in_steps)
         # Warm-up, the profiled step, and one that runs while the plan is made.
-        lead_in["hpca21"] = WARMUP_STEPS + 2 + size.trial_steps
+        lead_in.update(dict.fromkeys(PLANNED, WARMUP_STEPS + 2 + size.trial_steps))
         spent = sum(start_seconds + lead_in[mode] * step_seconds[mode] for mode in MODES)
         fitting = int((seconds - spent) / sum(step_seconds.values()))
         return max(size.measured_least, min(fitting, size.measured_most))
@@ -186,7 +188,7 @@ def bit_identity(demo):
     flags = ["--steps", steps, "--inter-op", 1, "--intra-op", 1]
     stock = demo.run("same bits? stock, one thread", flags, sentinel=False)
     fast = f"{FAST_FRACTION * 100:g}%"
-    managed = demo.run("same bits? hpca21, one thread", flags + sentinel_flags("hpca21", fast))
+    managed = demo.run(f"same bits? {OURS}, one thread", flags + sentinel_flags(OURS, fast))
     identical = stock.losses == managed.losses and len(stock.losses) == steps
     if identical:
         demo.say(
@@ -220,10 +222,10 @@ def calibrate(demo):
 
 
 def train_to_accuracy(demo, fast_bytes):
-    """Trains under hpca21 with the default threads until the learning rate has come down; returns the run."""
+    """Trains under Sentinel's own policy with the default threads until the learning rate has come down; returns the run."""
     steps = demo.size.training_steps
-    flags = [*sentinel_flags("hpca21", fast_bytes), "--steps", steps, "--eval"]
-    run = demo.run("train: hpca21", flags)
+    flags = [*sentinel_flags(OURS, fast_bytes), "--steps", steps, "--eval"]
+    run = demo.run(f"train: {OURS}", flags)
     demo.say(f"test accuracy {run.accuracy:.4f} after {steps} steps")
     return run
 
@@ -233,7 +235,7 @@ def run_mode(demo, mode, label, fast_bytes, measured):
     steps = ["--steps", demo.size.lead_in_steps + measured]
     if mode == "stock":
         return demo.run(label, steps, sentinel=False)
-    if mode != "hpca21":
+    if mode not in PLANNED:
         fast = fast_bytes if mode == "first_touch" else None
         flags = sentinel_flags(mode, fast, WARMUP_STEPS_WITHOUT_PROFILE)
         return demo.run(label, [*flags, *steps])
@@ -252,7 +254,7 @@ def compare(demo, fast_bytes, calibration, trained):
     least, total = demo.size.measured_least, demo.size.rounds
     fast_seconds = calibration.steady_seconds(least)
     step_seconds = {mode: guess * fast_seconds for mode, guess in FIRST_GUESS.items()}
-    step_seconds["hpca21"] = trained.steady_seconds(least)
+    step_seconds[OURS] = trained.steady_seconds(least)
     rounds = []
     for number in range(total):
         measured = demo.measured_steps(number, step_seconds, calibration.start_seconds)

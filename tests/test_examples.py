@@ -9,7 +9,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # The filter gradients' scratch does not shrink with the batch, so a small batch needs a larger share of fast memory.
 TRAINING = "--batch 16 --steps 7 --inter-op 1 --intra-op 1 --quiet --eval".split()
-TIERS = "--policy hpca21 --fast 50% --slow emulated:optane --migration-gbps 2.15 --warmup-steps 1".split()
+TIERS = "--policy gap --fast 50% --slow emulated:optane --migration-gbps 2.15 --warmup-steps 1".split()
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ GOOD_SUMMARY = {
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("throughput_vs_fast_only", 0.83, "hpca21 runs at 1.037 x first touch"),
+        ("throughput_vs_fast_only", 0.83, "gap runs at 1.037 x first touch"),
         ("losses_identical_to_stock", False, "losses differ"),
         ("steps_managed_single_threaded", 2, "only 2 managed steps"),
         ("fast_bytes_peak", 101, "fast_bytes_peak 101"),

@@ -20,7 +20,7 @@ LAYERS = {"resnet32": 2 * 31, "lstm": 2 * 6, "dcgan": 2 * 4, "mobilenet": 2 * 27
 STEPS = 16
 MANAGED_STEPS = 2
 ALL = f"--steps {STEPS} --inter-op 1 --intra-op 1 --quiet".split()
-TIERS = "--policy hpca21 --fast 60% --slow emulated:optane --warmup-steps -1".split()
+TIERS = "--policy gap --fast 60% --slow emulated:optane --warmup-steps -1".split()
 TIERS += ["--managed-steps", str(MANAGED_STEPS)]
 
 

@@ -21,7 +21,8 @@ use profile::Profile;
 
 pub use costs::{Costs, Demand, MemoryTime, ModelError, OpCost, TierCost, MIGRATION_SHARE_MAX};
 pub use gap::{
-    gap, gap_choice, GapChoice, GapMove, GapProblem, GapTensor, GapUse, Issue, Migration, MoveTally, Way, PLANS_MAX,
+    gap, gap_choice, GapChoice, GapEffort, GapMove, GapProblem, GapTensor, GapUse, Issue, Migration, MoveTally, Way,
+    PLANS_MAX,
 };
 pub use hpca21::hpca21;
 pub use machine::{Machine, MachineError, TierSpec};
@@ -46,7 +47,7 @@ pub enum Policy {
 
 impl Policy {
     /// The policy of whoever asks for none.
-    pub const DEFAULT: Policy = Policy::Hpca21;
+    pub const DEFAULT: Policy = Policy::Gap;
 
     /// Every policy with its name, in the order in which lists print them.
     pub const NAMES: [(&'static str, Policy); 5] = [

@@ -97,13 +97,18 @@ fn fold_layers(ops: &[OpFacts]) -> Vec<LayerFacts> {
     layers
 }
 
+/// How many temporaries that followed each other the buffer stands for: each was written once.
+fn lives(buffer: &Buffer) -> usize {
+    buffer.accesses.iter().filter(|access| access.write).count().max(1)
+}
+
 /// Kernels of which some execution makes more temporaries of scratch size than `SCRATCH_MIN_COUNT`.
 fn scratch_kernels(trace: &StepTrace) -> BTreeSet<u32> {
     let mut counts = vec![0; trace.ops.len()];
     for buffer in &trace.buffers {
         if let Origin::Step { op, .. } = buffer.origin {
             if buffer.temporary && (SLOT_MIN_BYTES..=SCRATCH_MAX_BYTES).contains(&buffer.size_bytes) {
-                counts[op as usize] += 1;
+                counts[op as usize] += lives(buffer);
             }
         }
     }
@@ -133,9 +138,9 @@ fn slot_keys(trace: &StepTrace, scratch_kernels: &BTreeSet<u32>) -> Result<Vec<O
         let mut skipped = 0;
         for &(kernel, ordinal, index) in of_kernel {
             if scratch_kernels.contains(&kernel) && trace.buffers[index].size_bytes <= SCRATCH_MAX_BYTES {
-                skipped += 1;
+                skipped += index32(lives(&trace.buffers[index]));
             } else {
-                keys[index] = Some(SlotKey { kernel, ordinal: ordinal - skipped });
+                keys[index] = Some(SlotKey { kernel, ordinal: ordinal.saturating_sub(skipped) });
             }
         }
     }

@@ -448,7 +448,7 @@ mod tests {
         let config = config_with(&message);
         let options = parse(&config, &[]).expect("good options").expect("a budget");
         assert_eq!(options.fast, FastBudget::Bytes(1 << 20));
-        assert_eq!((options.warmup_steps, options.policy), (3, Policy::Hpca21));
+        assert_eq!((options.warmup_steps, options.policy), (3, Policy::DEFAULT));
         let options = parse(&config, &variables(&[("SENTINEL_FAST", "20%"), ("SENTINEL_WARMUP_STEPS", "0")]))
             .expect("good options")
             .expect("a budget");

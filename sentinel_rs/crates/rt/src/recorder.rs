@@ -6,7 +6,6 @@
 use crate::graph::GraphEdges;
 use crate::kernels::Kernels;
 use crate::memory::Memory;
-use profile::SCRATCH_MAX_BYTES;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -153,9 +152,7 @@ impl Recorder {
                 // they are good for, and what the emulated slow tier charges.
                 let bytes = buffer.size_bytes;
                 buffer.accesses.extend([true, false].map(|write| Access { op, write, bytes }));
-                if bytes > SCRATCH_MAX_BYTES {
-                    log.idle.entry((op, bytes)).or_default().push(index);
-                }
+                log.idle.entry((op, bytes)).or_default().push(index);
             }
             log.live_bytes -= log.buffers[index as usize].size_bytes;
         } else if buffer.origin == Origin::Persistent {

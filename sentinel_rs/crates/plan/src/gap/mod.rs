@@ -2,6 +2,7 @@
 //!
 //! May use the profile and the vocabulary of plans; must not know how a plan is carried out.
 
+mod improve;
 mod placed;
 mod prices;
 mod problem;
@@ -55,15 +56,25 @@ const TURNS: u32 = 6;
 /// search counts on the time that delays give it, which pays when moves are plenty and hurts when they are scarce.
 const TRACKS: [f64; 2] = [1.0, 0.5];
 
+/// How much work a choice is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapEffort {
+    /// Prices and assignment.
+    Fast,
+    /// Then improvement, up to a fixed amount of work: about a second.
+    Good,
+}
+
 /// Looks for a good choice.
 ///
 /// How long ops take depends on the choice, and how much can travel beside them depends on how long they take. So the
 /// search takes turns: it assumes times, assigns, carries the assignment out, and moves the assumption towards what it
-/// saw. The best that was seen is the result.
+/// saw. The best that was seen is the result, or what improvement makes of it.
 #[must_use]
-pub fn gap_choice(problem: &GapProblem) -> GapChoice {
+pub fn gap_choice(problem: &GapProblem, effort: GapEffort) -> GapChoice {
     let stage = Stage::new(problem);
     let mut best = stage.seen(Search::new(problem, &problem.base_ns).choice()).0;
+    let mut best_clock_ns = None;
     for trust in TRACKS {
         let mut clock_ns = problem.base_ns.clone();
         for turn in 0..TURNS {
@@ -72,12 +83,22 @@ pub fn gap_choice(problem: &GapProblem) -> GapChoice {
             let (choice, seen_ns) = stage.seen(search.choice());
             if choice.step_ns < best.step_ns {
                 best = choice;
+                best_clock_ns = Some(clock_ns.clone());
             }
             let account_ns = search.state.op_times();
             for ((clock, seen), account) in clock_ns.iter_mut().zip(seen_ns).zip(account_ns) {
                 let time = trust * seen + (1.0 - trust) * account;
                 *clock += (time - *clock) / (1.5 + f64::from(turn));
             }
+        }
+    }
+    if let Some(clock_ns) = best_clock_ns.filter(|_| effort == GapEffort::Good) {
+        let mut search = Search::new(problem, &clock_ns);
+        search.assign(&clock_ns);
+        search.improve();
+        let choice = stage.seen(search.choice()).0;
+        if choice.step_ns < best.step_ns {
+            best = choice;
         }
     }
     best

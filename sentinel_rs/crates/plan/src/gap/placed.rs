@@ -3,7 +3,7 @@
 //! Buffers that stay fast all their life share the pool, those that stay slow share one region that never moves, and
 //! what moves has pages of its own, in units small enough that a transfer blocks neither its server nor its room for long.
 
-use super::{gap_choice, GapChoice, GapProblem, GapTensor, Migration, Way};
+use super::{gap_choice, GapChoice, GapEffort, GapProblem, GapTensor, Migration, Way};
 use crate::hpca21::pool::Pool;
 use crate::layout::{slots, Space};
 use crate::machine::bytes_f64;
@@ -31,21 +31,22 @@ pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: 
         Planner { profile, costs, migration, grain_bytes: (space.planned_bytes / GRAINS).max(GRAIN_MIN_BYTES) };
     // Who stays fast for life is known only after a first search, and the pool's room only after they are packed.
     let small_room = Pool::pack(profile, &small, space.planned_bytes);
-    let first = planner.decide(&small_room, space.planned_bytes);
+    let first = planner.decide(&small_room, space.planned_bytes, GapEffort::Fast);
     let always_fast: Vec<usize> = first.always(true).collect();
-    let mut best: Option<(Pool, Decided)> = None;
+    let mut best: Option<(Pool, f64)> = None;
     for largest in [u64::MAX, 4 * planner.grain_bytes, 0] {
         let fits = |&index: &usize| profile.buffers[index].size_bytes <= largest;
         let mut pooled = small.clone();
         pooled.extend(always_fast.iter().copied().filter(fits));
         pooled.sort_unstable();
         let pool = Pool::pack(profile, &pooled, space.planned_bytes);
-        let decided = planner.decide(&pool, space.planned_bytes);
-        if best.as_ref().is_none_or(|(_, best)| decided.choice.step_ns < best.choice.step_ns) {
-            best = Some((pool, decided));
+        let step_ns = planner.decide(&pool, space.planned_bytes, GapEffort::Fast).choice.step_ns;
+        if best.as_ref().is_none_or(|(_, least_ns)| step_ns < *least_ns) {
+            best = Some((pool, step_ns));
         }
     }
-    let (pool, decided) = best.unwrap();
+    let pool = best.map_or(small_room, |(pool, _)| pool);
+    let decided = planner.decide(&pool, space.planned_bytes, GapEffort::Good);
     Ok(Builder::new(profile, &pool).plan(&decided, space))
 }
 
@@ -111,7 +112,7 @@ struct Decided {
 }
 
 impl Planner<'_> {
-    fn decide(&self, pool: &Pool, planned_bytes: u64) -> Decided {
+    fn decide(&self, pool: &Pool, planned_bytes: u64, effort: GapEffort) -> Decided {
         let rooms = pool.extent_by_op(self.profile).into_iter().map(|extent| signed(planned_bytes - extent)).collect();
         let mut problem = GapProblem::of_ops(self.profile, self.costs, self.migration, rooms);
         let mut buffers = Vec::new();
@@ -143,7 +144,7 @@ impl Planner<'_> {
             }
             buffers.push((index, begin..problem.tensors.len()));
         }
-        let choice = gap_choice(&problem);
+        let choice = gap_choice(&problem, effort);
         let mut moves = vec![false; problem.tensors.len()];
         for step in &choice.moves {
             moves[step.tensor as usize] = true;

@@ -50,10 +50,26 @@ impl<'a> Search<'a> {
 
     /// One tensor leaves and comes back by its best route.
     fn reroute(&mut self, index: usize, prices: Option<&Prices>) {
+        self.release(index);
+        self.take_best(index, prices);
+    }
+
+    /// A tensor gives back what it took.
+    pub(super) fn release(&mut self, index: usize) {
+        let taken = std::mem::take(&mut self.taken[index]);
+        self.state.book(self.state.problem.tensors[index].size_bytes, &taken, true);
+    }
+
+    /// A tensor that has nothing takes its best route.
+    pub(super) fn take_best(&mut self, index: usize, prices: Option<&Prices>) {
         let tensor = &self.state.problem.tensors[index];
-        self.state.book(tensor.size_bytes, &self.taken[index], true);
         let Route { taken, .. } = Router { state: &self.state, prices }.best(tensor, &self.stops[index]);
-        self.state.book(tensor.size_bytes, &taken, false);
+        self.take(index, taken);
+    }
+
+    /// A tensor that has nothing takes this.
+    pub(super) fn take(&mut self, index: usize, taken: Taken) {
+        self.state.book(self.state.problem.tensors[index].size_bytes, &taken, false);
         self.taken[index] = taken;
     }
 

