@@ -52,7 +52,7 @@ def test_an_unedited_script_runs_under_sentinel_and_five_lines_prove_it(run, sen
     finished.assert_clean()
     stats = json.loads(finished.out.splitlines()[-1])
     lines = told(finished)[-5:]
-    assert lines[0].startswith("sentinel: was on: policy hpca21, fast memory "), finished.text
+    assert lines[0].startswith("sentinel: was on: policy gap, fast memory "), finished.text
     assert lines[0].endswith("slow memory emulated:cxl"), lines
     assert lines[1].startswith(
         f"sentinel: steps: {stats['steps_managed']} followed a plan, of {stats['steps_seen']} "

@@ -50,14 +50,15 @@ genrule(
     cmd = "cp $< $@",
 )
 """
-CRATE = """
+HEAD = """
 load("@io_bazel_rules_rust//rust:rust.bzl", "rust_library")
 
 package(default_visibility = ["//visibility:public"])
-
+"""
+CRATE = """
 rust_library(
     name = "%(name)s",
-    srcs = glob(["**/*.rs"], exclude = ["tests/**", "benches/**", "examples/**"]),
+    srcs = glob(["**/*.rs"]),
     crate_features = %(features)s,
     crate_root = "%(root)s",
     crate_type = "%(kind)s",
@@ -118,13 +119,8 @@ def flags_of(script, crate):
     return flags
 
 
-def label_of(crate):
-    """Where the crate's description is."""
-    return "//%s:%s" % (crate["package"], crate["name"])
-
-
-def describe(crate, package, script, deps):
-    """Writes the description of one crate."""
+def describe(crate, names, package, script, deps):
+    """Writes the description of one crate: once for each name by which others use it, as old rules_rust renames nothing."""
     folder = Path(crate["package"])
     out = None
     if script:
@@ -138,15 +134,18 @@ def describe(crate, package, script, deps):
         if crate["kind"] == ["proc-macro"]
         else "rlib"
     )
-    values = dict(crate, kind=kind, version=package["version"], out=repr(out), deps=deps)
+    values = dict(
+        crate, kind=kind, version=package["version"], out=repr(out), deps=json.dumps(deps)
+    )
     values["root"] = os.path.relpath(crate["src_path"], str(Path(package["manifest_path"]).parent))
     values["features"] = json.dumps(sorted(crate["features"]))
     values["flags"] = json.dumps(flags_of(script, crate))
-    (folder / "BUILD").write_text(CRATE % values)
+    text = "".join(CRATE % dict(values, name=name) for name in sorted(names))
+    (folder / "BUILD").write_text(HEAD + text)
 
 
 def closure(nodes, crates, first):
-    """The packages that `first` is linked with, each with those that it uses directly."""
+    """The packages that `first` is linked with, each with those that it uses directly and the names by which it does."""
     found, waiting = collections.OrderedDict(), [first]
     while waiting:
         one = waiting.pop()
@@ -156,8 +155,8 @@ def closure(nodes, crates, first):
                 for dep in nodes[one]["deps"]
                 if any(kind["kind"] is None for kind in dep["dep_kinds"])
             ]
-            found[one] = [dep["pkg"] for dep in uses if dep["pkg"] in crates]
-            waiting += found[one]
+            found[one] = [(dep["pkg"], dep["name"]) for dep in uses if dep["pkg"] in crates]
+            waiting += [used for used, _ in found[one]]
     return found
 
 
@@ -190,12 +189,19 @@ def main(arguments):
         folder.mkdir(parents=True)
         for child in source.iterdir():
             (folder / child.name).symlink_to(child)
+    names = {
+        key: {name for uses in linked.values() for used, name in uses if used == key}
+        for key in linked
+    }
+    names[first] = {PACKAGE}
     for key, uses in linked.items():
-        deps = json.dumps(sorted(label_of(crates[each]) for each in uses))
-        describe(crates[key], packages[key], scripts.get(key), deps)
+        deps = sorted("//%s:%s" % (crates[used]["package"], name) for used, name in uses)
+        describe(crates[key], names[key], packages[key], scripts.get(key), deps)
     for name in ("rustc", "rustdoc"):
         Path(name).symlink_to(binaries / name)
-    Path("BUILD").write_text(TOOLCHAIN.format(triple=TRIPLE, target=label_of(crates[first])))
+    Path("BUILD").write_text(
+        TOOLCHAIN.format(triple=TRIPLE, target="//%s:%s" % (crates[first]["package"], PACKAGE))
+    )
     return 0
 
 
