@@ -120,7 +120,7 @@ def flags_of(script, crate):
 
 
 def describe(crate, names, package, script, deps):
-    """Writes the description of one crate: once for each name by which others use it, as old rules_rust renames nothing."""
+    """Writes the description of one crate, once for each name that others give it: old rules_rust renames nothing."""
     folder = Path(crate["package"])
     out = None
     if script:
@@ -145,7 +145,7 @@ def describe(crate, names, package, script, deps):
 
 
 def closure(nodes, crates, first):
-    """The packages that `first` is linked with, each with those that it uses directly and the names by which it does."""
+    """The packages that `first` is linked with, each with those that it uses directly and its names for them."""
     found, waiting = collections.OrderedDict(), [first]
     while waiting:
         one = waiting.pop()
