@@ -116,6 +116,20 @@ def test_a_bazel_that_is_not_the_pinned_one_is_not_run(tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").rglob("bazel-0.21.0*"))
 
 
+def test_without_a_tree_rules_rust_is_skipped_and_a_wrong_one_is_named(capfd, monkeypatch, tmp_path):
+    target = "//tools/bazel/rules_rust:sentinel_ffi"
+    bazel = devtool_bazel.Bazel(devtool_bazel.FIRST)
+    # Bazel looks at the variable anew when it has changed.
+    monkeypatch.setenv("RULES_RUST_SRC", str(tmp_path))
+    assert bazel.run("build", "--config=rules_rust", target) != 0
+    said = capfd.readouterr()
+    assert "RULES_RUST_SRC = %s: there is no rust/" % tmp_path in said.out + said.err
+    monkeypatch.delenv("RULES_RUST_SRC")
+    assert bazel.run("build", "--config=rules_rust", target) == 0
+    said = capfd.readouterr()
+    assert "skipped: RULES_RUST_SRC not set" in said.out + said.err
+
+
 @pytest.mark.long
 def test_two_builds_from_nothing_are_the_same():
     result = dev("wheel", "--verify")

@@ -58,6 +58,9 @@ def _crates_impl(rctx):
         return
     if not native.bazel_version.startswith("0.21."):
         fail("%s is for Bazel 0.21, but this is %s" % (_VARIABLE, native.bazel_version))
+
+    # A tree that does not fit is refused before cargo begins.
+    rctx.path(Label("@io_bazel_rules_rust//:BUILD"))
     python = rctx.path(rctx.attr.python).dirname.get_child("venv").get_child("bin").get_child("python")
     command = [python, "-B", "-E", "-s", rctx.path(rctx.attr.generator), rctx.path(rctx.attr.lockfile).dirname]
     result = rctx.execute(command + [rctx.path(rctx.attr.vendor), rctx.path(rctx.attr.sysroot)], timeout = 1800)
