@@ -36,7 +36,14 @@ OURS = "gap"
 PLANNED = (OURS, "hpca21")
 MODES = ("stock", "fast_only", "slow_only", "first_touch", *PLANNED)
 # Step time relative to fast_only that the first round is planned with; later rounds use what was seen.
-FIRST_GUESS = {"stock": 1.0, "fast_only": 1.0, "slow_only": 3.0, "first_touch": 2.5, "hpca21": 2.0, OURS: 1.3}
+FIRST_GUESS = {
+    "stock": 1.0,
+    "fast_only": 1.0,
+    "slow_only": 3.0,
+    "first_touch": 2.5,
+    "hpca21": 2.0,
+    OURS: 1.3,
+}
 
 
 # How long the demo may take, and the steps of its runs. Lead-in and trial steps are not measured: allocators settle in

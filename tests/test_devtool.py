@@ -30,7 +30,7 @@ def run_dev(*arguments, **settings):
 def test_help_lists_the_commands():
     code, output, _ = run_dev("--help")
     assert code == 0
-    for command in ("setup", "demo", "test", "check", "bench", "clean"):
+    for command in ("setup", "demo", "wheel", "test", "check", "bench", "clean"):
         assert "\n  %s " % command in output
     assert run_dev()[0] != 0
 
@@ -48,6 +48,10 @@ def test_bench_alone_lists_the_benchmarks():
         (["strat"], "there is no command 'strat'; the commands are setup,"),
         (["setup", "--fast"], "setup takes no options, but got: --fast"),
         (["test", "--fast"], "test takes only --long, but got: --fast"),
+        (
+            ["wheel", "--fast"],
+            "wheel takes only --verify and --bazel=0.21.0 or --bazel=4.2.3, but got: --fast",
+        ),
         (["bench", "nothing-such"], "there is no benchmark 'nothing-such'; there are:"),
     ],
 )

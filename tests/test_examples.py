@@ -9,7 +9,9 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # The filter gradients' scratch does not shrink with the batch, so a small batch needs a larger share of fast memory.
 TRAINING = "--batch 16 --steps 7 --inter-op 1 --intra-op 1 --quiet --eval".split()
-TIERS = "--policy gap --fast 50% --slow emulated:optane --migration-gbps 2.15 --warmup-steps 1".split()
+TIERS = (
+    "--policy gap --fast 50% --slow emulated:optane --migration-gbps 2.15 --warmup-steps 1".split()
+)
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,8 @@ def repacked(folder):
     generated = {"tensorflow/core/protobuf/config_pb2.py": b"new\n"}
     additions = repack.additions_for(stock, b"\x7fELF", generated)
     path = folder / "out.whl"
-    wheelfile.write(path, repack.repack(stock, additions, "licences", "manylinux_2_35_x86_64"))
+    members = repack.repack(stock, additions, b"\x7fELF", "licences", "manylinux_2_35_x86_64")
+    wheelfile.write(path, members)
     return path
 
 
@@ -108,7 +109,16 @@ def test_the_command_refuses_with_one_line(tmp_path):
     path = tmp_path / "input.whl"
     make_wheel(path, version="2.0.0")
     command = [sys.executable, str(PIP_PACKAGE / "repack.py"), "--stock", str(path)]
-    command += ["--library", "none", "--licences", "none", "--out", str(tmp_path)]
+    command += [
+        "--library",
+        "none",
+        "--command",
+        "none",
+        "--licences",
+        "none",
+        "--out",
+        str(tmp_path),
+    ]
     result = subprocess.run(command, capture_output=True)
     assert result.returncode == 1
     lines = result.stderr.decode().splitlines()
@@ -147,6 +157,7 @@ def test_only_the_named_files_change(tmp_path):
     api = {path.name for path in (ROOT / "tensorflow" / "python" / "sentinel").glob("*.py")}
     assert added == {
         purelib + "libsentinel.so",
+        "tensorflow-V.data/scripts/sentinel",
         info + "NOTICE",
         info + "LICENSES-rust-crates",
     } | {purelib + "python/sentinel/" + name for name in api}
@@ -186,7 +197,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
 def test_the_tag_is_what_the_library_needs(monkeypatch, versions, needed, tag):
     output = " 0x01 (NEEDED)   Shared library: [%s]\n Name: %s\n" % (needed, versions)
     monkeypatch.setattr(platform_tag, "_readelf", lambda library: output)
-    assert platform_tag.platform_tag("libsentinel.so") == tag
+    assert platform_tag.platform_tag(["libsentinel.so"]) == tag
 
 
 def test_the_installed_wheel_is_as_its_record_says(sentinel_python):

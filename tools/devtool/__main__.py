@@ -2,20 +2,26 @@
 
 import sys
 
+import bazel
 import commands
+import qemu
 import tests
 from util import Stop
 
 COMMANDS = {
     "setup": commands.setup,
     "demo": commands.demo,
+    "wheel": bazel.wheel,
     "test": tests.run,
     "check": commands.check,
     "bench": commands.bench,
+    "qemu": qemu.run,
     "lock": commands.lock,
     "clean": commands.clean,
     # For scripts: prints the Python 3.7 that setup would use.
     "python": commands.print_python,
+    # For Bazel: prints the path of the official wheel, which the Python that is named downloads when it is missing.
+    "stock-wheel": commands.print_stock_wheel,
 }
 
 

@@ -6,7 +6,6 @@ import time
 
 import plugin
 import venvs
-from licences import write_licences
 from pythons import find_python
 from util import (
     BUILD,
@@ -55,8 +54,8 @@ def _setup(python):
     stock_key = venvs.stock_sha256()
     if not is_fresh(STOCK_VENV / "sentinel-wheel", stock_key):
         venvs.install_wheel(STOCK_VENV, venvs.stock_wheel(tools_python()), stock_key)
-    library = plugin.build_plugin()
-    wheel, wheel_key = _repack(library)
+    library, command = plugin.build_plugin()
+    wheel, wheel_key = _repack(library, command)
     venvs.install_wheel(VENV, wheel, wheel_key)
 
 
@@ -70,11 +69,11 @@ def tools_python():
     return TOOLS_VENV / "bin" / "python"
 
 
-def _repack(library):
+def _repack(library, program):
     """Brings the wheel with Sentinel up to date. Returns its path and a key of its inputs."""
     inputs = sorted(PIP_PACKAGE.glob("*")) + sorted(PYTHON_API.glob("*.py")) + [SCHEMA]
     inputs = [path for path in inputs if path.is_file()]
-    key = key_of([str(path) for path in inputs], venvs.stock_sha256(), library, *inputs)
+    key = key_of([str(path) for path in inputs], venvs.stock_sha256(), library, program, *inputs)
     stamp = WHEELS / "key"
     made = sorted(WHEELS.glob("*.whl"))
     if len(made) == 1 and is_fresh(stamp, key):
@@ -84,12 +83,18 @@ def _repack(library):
         old.unlink()
     stock = venvs.stock_wheel(tools_python())
     licences = BUILD / "licences-rust-crates.txt"
-    write_licences(licences)
+    plugin.write_licences(licences)
     command = [tools_python(), PIP_PACKAGE / "repack.py", "--stock", stock, "--library", library]
-    command += ["--licences", licences, "--out", WHEELS]
+    command += ["--command", program, "--licences", licences, "--out", WHEELS]
     run_logged("repack", command)
     write_stamp(stamp, key)
     return next(WHEELS.glob("*.whl")), key
+
+
+def print_stock_wheel(arguments):
+    """Prints the path of the official wheel; the Python that is the only argument downloads it when it is missing."""
+    print(venvs.stock_wheel(arguments[0]))
+    return 0
 
 
 def demo(arguments):
@@ -110,9 +115,8 @@ def bench(arguments):
     setup()
     name, options = arguments[0], list(arguments[1:])
     if name in PLANNER_BENCHES:
-        manifest = ROOT / "sentinel_rs" / "Cargo.toml"
-        cargo = ["cargo", "run", "--quiet", "--release", "--locked", "--manifest-path", manifest]
-        return _call(cargo + ["--package", "cli", "--", "bench", name] + options)
+        # Setup has put its release build there; cargo would link it anew, with other flags.
+        return _call([VENV / "bin" / "sentinel", "bench", name] + options)
     return _call([VENV / "bin" / "python", ROOT / "bench" / (name + ".py")] + options)
 
 
@@ -166,6 +170,9 @@ def clean(arguments):
         if folder.exists():
             say("removing %s" % folder.relative_to(ROOT))
             shutil.rmtree(str(folder))
+    # Bazel's own files lie in its cache; these links lead there.
+    for link in ROOT.glob("bazel-*"):
+        link.unlink()
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Builds libsentinel.so: the Rust static library by cargo, the C++ shim by g++, and one link of the two.
+"""Builds libsentinel.so and the command `sentinel`: Rust by cargo, the C++ shim by g++, and one link of the two.
 
 The compiler sees the headers of the official wheel in .venv-stock, and the library is linked against the
 libtensorflow_framework.so in it.
@@ -6,7 +6,9 @@ libtensorflow_framework.so in it.
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,27 +25,22 @@ from util import (
     write_stamp,
 )
 
+sys.path.insert(0, str(ROOT / "tools" / "bazel"))
+
+import licences  # noqa: E402
+import native  # noqa: E402
+
 CARGO_WORKSPACE = ROOT / "sentinel_rs"
 SHIM = ROOT / "tensorflow" / "core" / "sentinel"
-EXPORTS = ROOT / "tools" / "devtool" / "exports.lds"
+TOOLS = ROOT / "tools" / "bazel"
+EXPORTS = TOOLS / "exports.lds"
 OUT = BUILD / "plugin"
 LIBRARY = OUT / "libsentinel.so"
-# The official cp37 wheel was built with the newer of libstdc++'s two string layouts; everything must agree with it.
-ABI_FLAG = "-D_GLIBCXX_USE_CXX11_ABI=1"
-# NDEBUG as in the official build, so that inline functions of TensorFlow's headers are the same on both sides.
-CXX_FLAGS = [
-    "-std=c++14",
-    "-O2",
-    "-fPIC",
-    "-fvisibility=hidden",
-    "-Wall",
-    "-Wextra",
-    "-Wno-unused-parameter",
-    "-DNDEBUG",
-    # No message names the folder in which the library was built.
-    "-ffile-prefix-map=%s/=" % ROOT,
-    ABI_FLAG,
-]
+# Stand-ins for the C library, so that the products run on older systems than this one.
+PREPARED = OUT / "old-systems"
+FLAGS = native.read_flags()
+# No message names the folder in which the library was built.
+CXX_FLAGS = FLAGS["SHIM_FLAGS"] + ["-ffile-prefix-map=%s/=" % ROOT]
 
 
 def cargo_env():
@@ -56,22 +53,25 @@ def cargo_env():
     macros = subprocess.run(command, env=clean_env(), stdout=subprocess.PIPE).stdout.decode()
     if "#define _GLIBCXX_USE_CXX11_ABI 1\n" in macros:
         return clean_env()
-    return clean_env(CXXFLAGS=(os.environ.get("CXXFLAGS", "") + " " + ABI_FLAG).strip())
+    return clean_env(CXXFLAGS=(os.environ.get("CXXFLAGS", "") + " " + FLAGS["ABI_FLAG"]).strip())
 
 
 def build_plugin():
-    """Brings libsentinel.so up to date and returns its path."""
+    """Brings libsentinel.so and the command `sentinel` up to date and returns their paths."""
     need_programs("cargo", "g++", "nm", "ldd")
     sources = sorted(SHIM.glob("*.cc"))
+    sources = [source for source in sources if not source.name.endswith("_test.cc")]
     if not sources:
         raise Stop("there is no C++ source in %s" % SHIM.relative_to(ROOT))
+    _prepare()
     archive, bridge = _build_rust()
+    program = _build_command()
     tensorflow = _tensorflow_folder()
     compile_command = _compile_command(tensorflow, bridge)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: _compile(compile_command, source), sources))
-    command = _link_command(tensorflow, objects, archive)
-    key = key_of([str(part) for part in command], EXPORTS, archive, *objects)
+    command = native.link_command(objects + [archive], tensorflow, EXPORTS, PREPARED, LIBRARY)
+    key = key_of(command, EXPORTS, archive, PREPARED / "key", *objects)
     stamp = OUT / "link-key"
     if not (LIBRARY.is_file() and is_fresh(stamp, key)):
         say("linking libsentinel.so")
@@ -79,7 +79,19 @@ def build_plugin():
             raise Stop("libsentinel.so does not link (see above)")
         _check_library(tensorflow)
         write_stamp(stamp, key)
-    return LIBRARY
+    return LIBRARY, program
+
+
+def _prepare():
+    """Makes the stand-ins for the C library anew when they, or what is installed here, have changed."""
+    version = subprocess.check_output(["ldd", "--version"], env=clean_env(LC_ALL="C")).decode()
+    key = key_of(version, *native.inputs())
+    stamp = PREPARED / "key"
+    if is_fresh(stamp, key):
+        return
+    shutil.rmtree(str(PREPARED), ignore_errors=True)
+    native.prepare(PREPARED)
+    write_stamp(stamp, key)
 
 
 def _tensorflow_folder():
@@ -116,6 +128,35 @@ def _build_rust():
     if archive is None or bridge is None:
         raise Stop("cargo built crate ffi but named no static library or no generated headers")
     return archive, bridge
+
+
+def _build_command():
+    """Builds the command `sentinel`, which goes into the wheel as well, and returns its path."""
+    command = ["cargo", "rustc", "--release", "--locked", "-p", "cli", "--bin", "sentinel"]
+    command += ["--message-format=json-render-diagnostics", "--"] + native.program_flags(PREPARED)
+    result = subprocess.run(
+        command, cwd=str(CARGO_WORKSPACE), env=cargo_env(), stdout=subprocess.PIPE
+    )
+    if result.returncode:
+        raise Stop("the command `sentinel` does not build (see above)")
+    for line in reversed(result.stdout.decode().splitlines()):
+        message = json.loads(line)
+        if message.get("executable"):
+            return Path(message["executable"])
+    raise Stop("cargo built crate cli but named no program")
+
+
+def write_licences(path):
+    """Writes the licence texts of the Rust crates in what is built here."""
+    command = ["cargo", "metadata", "--locked", "--format-version=1"]
+    command += ["--filter-platform=x86_64-unknown-linux-gnu"]
+    result = subprocess.run(
+        command, cwd=str(CARGO_WORKSPACE), env=clean_env(), stdout=subprocess.PIPE
+    )
+    if result.returncode:
+        raise Stop("cargo cannot tell which crates are used (see above)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(licences.licences(json.loads(result.stdout.decode())), encoding="utf-8")
 
 
 def _compile_command(tensorflow, bridge):
@@ -156,52 +197,11 @@ def _object_key(command, depends):
         return None
 
 
-def _link_command(tensorflow, objects, archive):
-    """The command that makes libsentinel.so. Debug information is left out: it is most of the size."""
-    command = ["g++", "-shared", "-o", str(LIBRARY)] + [str(path) for path in objects]
-    command += [
-        "-Wl,--whole-archive",
-        str(archive),
-        "-Wl,--no-whole-archive",
-        "-Wl,--gc-sections",
-        "-Wl,--strip-debug",
-    ]
-    # At run time the framework library is the one in the folder where libsentinel.so lies.
-    command += [
-        "-L",
-        str(tensorflow),
-        "-l:libtensorflow_framework.so",
-        "-Wl,-rpath,$ORIGIN",
-        "-lpthread",
-        "-ldl",
-        "-lm",
-    ]
-    return command + ["-Wl,-z,defs", "-Wl,--version-script=%s" % EXPORTS]
-
-
 def _check_library(tensorflow):
     """Stops when the library would not load, or shows the process more names than it should."""
-    env = clean_env(LD_LIBRARY_PATH=str(tensorflow), LC_ALL="C")
-    output = subprocess.run(
-        ["ldd", "-r", str(LIBRARY)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ).stdout
-    bad = [
-        line.strip()
-        for line in output.decode().splitlines()
-        if "undefined symbol" in line or "not found" in line
-    ]
-    if bad:
-        raise Stop("libsentinel.so cannot be loaded: %s" % "; ".join(bad[:3]))
-    output = subprocess.check_output(["nm", "-D", "--defined-only", str(LIBRARY)], env=env)
-    names = [line.split()[-1] for line in output.decode().splitlines()]
-    strangers = [name for name in names if not name.startswith("sentinel_")]
-    if strangers:
-        raise Stop("libsentinel.so exports names of others: %s" % ", ".join(strangers[:3]))
-    if not names:
-        raise Stop(
-            "libsentinel.so exports nothing; sentinel_version and sentinel_stats_json are expected"
-        )
-    say(
-        "libsentinel.so: %.1f MB, exports %s"
-        % (LIBRARY.stat().st_size / 1e6, ", ".join(sorted(names)))
-    )
+    try:
+        names = native.check(LIBRARY, tensorflow)
+    except native.Faulty as fault:
+        raise Stop(str(fault)) from fault
+    megabytes = LIBRARY.stat().st_size / 1e6
+    say("libsentinel.so: %.1f MB, exports %s" % (megabytes, ", ".join(names)))

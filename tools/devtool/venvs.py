@@ -72,7 +72,7 @@ def stock_sha256():
 def stock_wheel(python):
     """Returns the path of the official wheel, downloaded once per user and verified every time it is asked for."""
     sha256 = stock_sha256()
-    homes = [_cache_home(), BUILD / "cache"]
+    homes = [cache_home(), BUILD / "cache"]
     for home in homes:
         wheel = home / "wheels" / sha256 / STOCK_WHEEL_NAME
         if _is_intact(wheel, sha256):
@@ -98,7 +98,7 @@ def _is_intact(path, sha256):
         return False
 
 
-def _cache_home():
+def cache_home():
     """Where downloads are kept between checkouts."""
     chosen = os.environ.get("SENTINEL_CACHE")
     if chosen:

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 
+#include "ffi/src/bridge.rs.h"
 #include "tensorflow/core/common_runtime/device_factory.h"
 #include "tensorflow/core/common_runtime/executor_factory.h"
 #include "tensorflow/core/framework/allocator_registry.h"
@@ -68,6 +69,7 @@ struct Plugin {
     tensorflow::DeviceFactory::Register("CPU", NewDeviceFactory(), kDevicePriority);
     tensorflow::ExecutorFactory::Register(kExecutorType, NewExecutorFactory());
     RegisterMarkerOps();
+    library_loaded();
   }
 };
 

@@ -1,7 +1,7 @@
-"""Tells which systems a native library runs on, as the platform tag of a wheel.
+"""Tells which systems native files run on, as the platform tag of a wheel.
 
-A tag manylinux_2_N promises that the library loads on every common distribution with glibc 2.N or newer. That takes
-the newest symbol version of glibc that it needs, and the newest of libstdc++, which such distributions have from the
+A tag manylinux_2_N promises that they load on every common distribution with glibc 2.N or newer. That takes
+the newest symbol version of glibc that they need, and the newest of libstdc++, which such distributions have from the
 compiler of their time.
 """
 
@@ -19,16 +19,20 @@ _ALLOWED = {
 _OLDEST = 24
 
 
-def platform_tag(library):
+def platform_tag(files):
     """Returns `manylinux_2_N_x86_64`, or `linux_x86_64` when no such promise can be made."""
-    output = _readelf(library)
-    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", output))
-    glibc = _newest(r"\bGLIBC_2\.(\d+)", output)
-    glibcxx = _newest(r"\bGLIBCXX_3\.4\.(\d+)", output)
+    needed, glibc, glibcxx = needs(files)
     known = [minor for version, minor in sorted(_GLIBC_FOR_GLIBCXX.items()) if version >= glibcxx]
     if not needed <= _ALLOWED or not known:
         return "linux_x86_64"
     return "manylinux_2_%d_x86_64" % max(_OLDEST, glibc, known[0])
+
+
+def needs(files):
+    """What libraries and programs need: the names of libraries, N of the newest GLIBC_2.N, M of GLIBCXX_3.4.M."""
+    output = "".join(_readelf(file) for file in files)
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", output))
+    return needed, _newest(r"\bGLIBC_2\.(\d+)", output), _newest(r"\bGLIBCXX_3\.4\.(\d+)", output)
 
 
 def _newest(pattern, text):

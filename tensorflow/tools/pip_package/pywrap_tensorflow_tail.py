@@ -16,14 +16,43 @@ def _load_sentinel():
     # The library asks for this once, while it is being loaded; later it could no longer replace TensorFlow's allocator.
     os.environ["SENTINEL_EARLY_LOAD"] = "1"
     try:
-        TF_DeleteLibraryHandle(TF_LoadLibrary(path))
-    except Exception as error:
-        raise ImportError(
-            "TensorFlow cannot load Sentinel from %s: %s. Set SENTINEL=0 to run without it."
-            % (path, error)
-        ) from error
+        fault = _load_library(path)
     finally:
         del os.environ["SENTINEL_EARLY_LOAD"]
+    if fault:
+        raise ImportError(
+            "TensorFlow cannot load Sentinel from %s: %s. Set SENTINEL=0 to run without it."
+            % (path, fault)
+        )
+
+
+def _load_library(path):
+    """Loads the library as tf.load_op_library does, and returns why that failed, or None.
+
+    By TensorFlow's C functions themselves: their Python counterparts end the process when they fail so early, because
+    the classes of TensorFlow's exceptions are not known yet.
+    """
+    import ctypes  # pylint: disable=g-import-not-at-top
+    import os  # pylint: disable=g-import-not-at-top
+
+    from tensorflow.python.pywrap_tensorflow_internal import _pywrap_tensorflow_internal
+
+    framework = ctypes.CDLL(_pywrap_tensorflow_internal.__file__)
+    framework.TF_NewStatus.restype = ctypes.c_void_p
+    framework.TF_LoadLibrary.restype = ctypes.c_void_p
+    framework.TF_LoadLibrary.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+    framework.TF_Message.restype = ctypes.c_char_p
+    for name in ("TF_Message", "TF_GetCode", "TF_DeleteStatus", "TF_DeleteLibraryHandle"):
+        getattr(framework, name).argtypes = [ctypes.c_void_p]
+    status = framework.TF_NewStatus()
+    try:
+        handle = framework.TF_LoadLibrary(os.fsencode(path), status)
+        if framework.TF_GetCode(status) != 0:
+            return framework.TF_Message(status).decode(errors="replace")
+        framework.TF_DeleteLibraryHandle(handle)
+        return None
+    finally:
+        framework.TF_DeleteStatus(status)
 
 
 _load_sentinel()

@@ -1,12 +1,14 @@
 """Makes a wheel of the official TensorFlow 1.13.1 with Sentinel inside: a drop-in replacement, version 1.13.1+sentinel.
 
-Usage: repack.py --stock WHEEL --library libsentinel.so --licences FILE --out FOLDER
+Usage: repack.py --stock WHEEL --library libsentinel.so --command sentinel --licences FILE --out FOLDER
 
-Runs under the Python of tools/dev's tool environment, which has protoc. The same inputs give the same bytes.
+Runs under a Python 3.7 with grpcio-tools, which has protoc; Bazel and tools/dev each make one. The same inputs give
+the same bytes.
 """
 
 import argparse
 import hashlib
+import os
 import re
 import sys
 import zipfile
@@ -15,7 +17,8 @@ from pathlib import Path
 import platform_tag
 import wheelfile
 
-HERE = Path(__file__).resolve().parent
+# Symbolic links stay as they are: Bazel shows a step only the files that it has declared.
+HERE = Path(os.path.abspath(__file__)).parent
 ROOT = HERE.parents[2]
 STOCK_LOCK = ROOT / "third_party" / "tensorflow" / "stock.lock"
 PYTHON_API = ROOT / "tensorflow" / "python" / "sentinel"
@@ -28,6 +31,8 @@ STOCK_TAG = PYTHON_TAG + "-manylinux1_x86_64"
 # Where the files of package tensorflow are in the wheel; the folder carries the wheel's version.
 STOCK_DATA = "tensorflow-%s.data/purelib/" % STOCK_VERSION
 DATA = "tensorflow-%s.data/purelib/" % VERSION
+# Where pip takes programs from that it puts on PATH.
+SCRIPTS = "tensorflow-%s.data/scripts/" % VERSION
 STOCK_INFO = "tensorflow-%s.dist-info/" % STOCK_VERSION
 INFO = "tensorflow-%s.dist-info/" % VERSION
 # Releases of these that TensorFlow 1.13.1 does not work with. `pip install` of the official wheel chooses them.
@@ -97,13 +102,14 @@ def _header(name, text):
     return match.group(1) if match else ""
 
 
-def repack(stock, additions, licences, tag):
+def repack(stock, additions, command, licences, tag):
     """Returns the members of the wheel with Sentinel.
 
     Args:
       stock: members of the official wheel by name, see wheelfile.read.
       additions: contents (bytes) of the files that are added or replaced, by path, such as `tensorflow/libsentinel.so`.
-      licences: licence texts of what is linked into libsentinel.so.
+      command: contents of the program `sentinel`.
+      licences: licence texts of what is linked into libsentinel.so and the program.
       tag: platform tag, such as `manylinux_2_34_x86_64`.
     """
     members = {}
@@ -114,6 +120,7 @@ def repack(stock, additions, licences, tag):
     for path, content in additions.items():
         mode = 0o755 if path.endswith(".so") else 0o644
         members[DATA + path] = wheelfile.member(DATA + path, content, mode)
+    members[SCRIPTS + "sentinel"] = wheelfile.member(SCRIPTS + "sentinel", command, 0o755)
     metadata = _metadata(stock[STOCK_INFO + "METADATA"].content().decode())
     wheel = _once(
         "Tag: " + STOCK_TAG,
@@ -182,6 +189,7 @@ def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--stock", type=Path, required=True, help="the official wheel")
     parser.add_argument("--library", type=Path, required=True, help="libsentinel.so")
+    parser.add_argument("--command", type=Path, required=True, help="the program `sentinel`")
     parser.add_argument(
         "--licences", type=Path, required=True, help="licence texts of what the library contains"
     )
@@ -197,8 +205,9 @@ def main(arguments):
     stock = wheelfile.read(options.stock)
     generated = protos.generate(lambda path: stock[STOCK_DATA + path].content(), SCHEMA)
     additions = additions_for(stock, options.library.read_bytes(), generated)
-    tag = platform_tag.platform_tag(options.library)
-    members = repack(stock, additions, options.licences.read_text(), tag)
+    tag = platform_tag.platform_tag([options.library, options.command])
+    licences = options.licences.read_text(encoding="utf-8")
+    members = repack(stock, additions, options.command.read_bytes(), licences, tag)
     options.out.mkdir(parents=True, exist_ok=True)
     wheel = options.out / ("tensorflow-%s-%s-%s.whl" % (VERSION, PYTHON_TAG, tag))
     wheelfile.write(wheel, members)

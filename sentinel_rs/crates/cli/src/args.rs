@@ -1,5 +1,6 @@
 //! Arguments in two stages: what was typed, and what it means.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use sim::MemoryTime;
 
 use crate::amount::Budget;
 use crate::bench::planning::{Case, BUFFERS_MIN};
+use crate::doctor;
+use crate::run;
 use crate::simulate::{parse_budgets, parse_policies, Migration, Question};
 
 /// What was typed.
 #[derive(Parser)]
-#[command(name = "sentinel", version, about = "Reads traces of training steps and plans where their tensors live")]
+#[command(name = "sentinel", version, about = "Runs training on fast and slow memory, and explains what happens there")]
 #[command(arg_required_else_help = false)]
 struct Typed {
     #[command(subcommand)]
@@ -22,6 +25,23 @@ struct Typed {
 
 #[derive(Subcommand)]
 enum TypedCommand {
+    /// Run a command under Sentinel, and say at its end what Sentinel did
+    Run(TypedRun),
+    /// Say what this machine has for tiering, what is in the way, and how to clear it away
+    Doctor {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Do not measure memory
+        #[arg(long, conflicts_with = "measure")]
+        quick: bool,
+        /// Write what was measured as a machine profile, for --machine of plan and sim
+        #[arg(long, value_name = "FILE")]
+        measure: Option<PathBuf>,
+        /// Python to look at, instead of the best one in PATH
+        #[arg(long, value_name = "PROGRAM")]
+        python: Option<PathBuf>,
+    },
     /// Read a trace of one training step
     #[command(arg_required_else_help = false)]
     Trace {
@@ -58,6 +78,22 @@ enum TypedCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(clap::Args)]
+struct TypedRun {
+    /// Fast memory: bytes such as 512M or 2G (powers of 1024), or a share of the profiled step's peak such as 20%
+    #[arg(long, value_name = "AMOUNT")]
+    fast: Option<String>,
+    /// Slow memory: numa, node:1, swap or emulated:MACHINE
+    #[arg(long, value_name = "TIER")]
+    slow: Option<String>,
+    /// Who decides: hpca21, gap, first_touch, fast_only or slow_only
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
 }
 
 #[derive(Subcommand)]
@@ -182,6 +218,10 @@ enum TypedBench {
 
 /// What to do.
 pub enum Command {
+    /// Run a command.
+    Run(run::Order),
+    /// Look at the machine.
+    Doctor(doctor::Order),
     /// Simulate.
     Sim { file: PathBuf, question: Question, json: bool, plot: Option<PathBuf> },
     /// Measure policies.
@@ -235,6 +275,9 @@ pub fn parse() -> Parsed {
 
 fn understand(typed: TypedCommand) -> Result<Command, String> {
     Ok(match typed {
+        TypedCommand::Run(TypedRun { fast, slow, policy, command }) => {
+            Command::Run(run::order(fast, slow, policy, command)?)
+        }
         TypedCommand::Trace { command: TypedTrace::Show { file, limit, buffers } } => {
             Command::Show { file, limit: limit.unwrap_or(usize::MAX), buffers }
         }
@@ -247,6 +290,9 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
         TypedCommand::Sim { file, options } => {
             let (json, plot) = (options.json, options.plot.clone());
             Command::Sim { file, question: question(options)?, json, plot }
+        }
+        TypedCommand::Doctor { json, quick, measure, python } => {
+            Command::Doctor(doctor::Order { json, quick, profile: measure, python })
         }
         TypedCommand::Bench { command: TypedBench::Policies { data, published, results, brief } } => {
             Command::BenchPolicies { data, published, results, brief }

@@ -9,7 +9,10 @@ mod args;
 mod bench;
 mod chart;
 mod check;
+mod doctor;
 mod planning;
+mod python;
+mod run;
 mod scaling;
 mod show;
 mod simulate;
@@ -28,8 +31,11 @@ fn main() -> ExitCode {
         Parsed::Wrong(message) => return complain(&message, 2),
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = run(command, &mut out).and_then(|()| Ok(out.flush()?));
-    let Err(error) = done else { return ExitCode::SUCCESS };
+    let done = run(command, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
+    let error = match done {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
     // The stages wrap what the system tells them; a bare error of the system is about the output.
     match error.downcast_ref::<io::Error>().map(io::Error::kind) {
         // Whoever reads the output, such as `head`, has seen enough.
@@ -39,8 +45,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
-    match command {
+/// Carries the command out; the exit code tells more than success in the commands that have an answer of their own.
+fn run(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let done = match command {
+        Command::Run(order) => return run::run(&order),
+        Command::Doctor(order) => return doctor::run(&order, out),
         Command::Show { file, limit, buffers } => {
             let step = trace::read(file)?;
             Ok(if buffers { show::buffers(&step, limit, out) } else { show::ops(&step, limit, out) }?)
@@ -76,7 +85,8 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
             let report = planning::Report::of(&profile, &plan?, policy, &machine);
             Ok(if json { print_json(&report, out) } else { report.print(out) }?)
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn print_json(value: &impl serde::Serialize, out: &mut impl Write) -> io::Result<()> {

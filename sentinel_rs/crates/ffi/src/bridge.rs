@@ -56,6 +56,8 @@ pub mod ffi {
     }
 
     extern "Rust" {
+        /// The library takes part in this process from now on.
+        fn library_loaded();
         fn configure(config: &[u8]) -> Configured;
         fn set_threads(intra_op: u32, inter_op: u32);
 

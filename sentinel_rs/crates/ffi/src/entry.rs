@@ -2,7 +2,9 @@
 //! call gets the answer that lets training go on without Sentinel.
 
 use crate::bridge::ffi::{Configured, Context, Edge, Scope, StepStart, Touch};
+use crate::exports;
 use rt::current::{self, Current};
+use rt::handover;
 use rt::runtime::{OpScope, Runtime};
 use rt::setup;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -43,6 +45,10 @@ pub fn configure(config: &[u8]) -> Configured {
         Ok(runtime) => Configured { enabled: runtime.is_some(), error: String::new() },
         Err(error) => Configured { enabled: false, error: error.to_string() },
     })
+}
+
+pub fn library_loaded() {
+    guard((), || handover::loaded(exports::stats_json));
 }
 
 pub fn set_threads(intra_op: u32, inter_op: u32) {
@@ -88,6 +94,7 @@ pub fn step_begins(graph: u64, step_id: i64, signature: u64) -> StepStart {
 
 pub fn step_ends(tag: u32, ok: bool) {
     with((), |runtime| runtime.step_ends(tag, ok));
+    guard((), handover::step_ended);
 }
 
 pub fn observes() -> bool {

@@ -26,13 +26,18 @@ fn report() -> String {
     report.to_json()
 }
 
+/// The statistics as JSON; an empty object when even telling them fails.
+pub fn stats_json() -> String {
+    guard(String::from("{}"), report)
+}
+
 /// Writes the statistics as JSON with a closing NUL to `out` when `len` bytes suffice; returns the bytes it takes.
 ///
 /// # Safety
 /// `out` is null, or points to `len` writable bytes.
 #[no_mangle]
 pub unsafe extern "C" fn sentinel_stats_json(out: *mut c_char, len: usize) -> usize {
-    let json = guard(String::from("{}"), report);
+    let json = stats_json();
     let needed = json.len() + 1;
     if !out.is_null() && needed <= len {
         // SAFETY: the caller promises `len` writable bytes at `out`, `needed` fits, and a fresh `String` is elsewhere.

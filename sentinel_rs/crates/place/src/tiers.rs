@@ -14,6 +14,15 @@ pub struct Moved {
     pub errno: i32,
 }
 
+/// Where the touched pages of a range were found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Located {
+    /// Bytes in the tier that was asked about.
+    pub there_bytes: u64,
+    /// Bytes anywhere else.
+    pub elsewhere_bytes: u64,
+}
+
 /// Why an operation on tiers failed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{operation} of {len_bytes} bytes at {addr:#x} failed: {reason} (errno {errno})")]
@@ -63,4 +72,10 @@ pub trait Tiers: Send + Sync {
     /// # Errors
     /// When the system refuses.
     fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError>;
+
+    /// Asks the system where the touched pages of the range are; `None` when it does not say, or when these tiers are not
+    /// different places.
+    fn located(&self, _range: Range<usize>, _tier: Tier) -> Option<Located> {
+        None
+    }
 }

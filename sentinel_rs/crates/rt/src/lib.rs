@@ -2,7 +2,8 @@
 //!
 //! From bottom to top: `options` and `current` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
 //! addresses, `mover` moves pages, `recorder` watches one step; `managed` follows a plan, `buckets` and `steps` decide
-//! which step does what, `planning` makes plans, `feedback` says when one has to be made again; `runtime` is what TensorFlow's threads enter, `setup` makes it.
+//! which step does what, `planning` makes plans, `feedback` says when one has to be made again; `runtime` is what
+//! TensorFlow's threads enter, `setup` makes it; `handover` leaves its statistics to whoever started the process.
 //! Nothing here dereferences an address; system calls are behind `sys`, TensorFlow is behind `ffi`.
 
 #![forbid(unsafe_code)]
@@ -11,11 +12,13 @@ mod buckets;
 pub mod current;
 mod feedback;
 pub mod graph;
+pub mod handover;
 pub mod kernels;
 mod managed;
 pub mod memory;
 mod mover;
 pub mod options;
+pub mod placement;
 mod planning;
 pub mod recorder;
 pub mod runtime;

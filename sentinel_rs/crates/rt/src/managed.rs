@@ -120,6 +120,8 @@ impl Managed {
             self.enter_layer(entered, memory, mover, counters);
             self.reached.store(entered + 1, Ordering::Release);
         }
+        let now = self.steps.load(Ordering::Relaxed).saturating_sub(1) * u64::from(self.layers) + u64::from(layer);
+        memory.placement.at_boundary(self.arena.units(), &*memory.tiers, |unit| mover.may_take_its_time(unit, now));
     }
 
     fn enter_layer(&self, layer: u32, memory: &Memory, mover: &Mover, counters: &Counters) {

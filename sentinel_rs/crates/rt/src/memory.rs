@@ -1,5 +1,6 @@
 //! The process's tensor memory: one heap per tier, one for small blocks, address space for plans, and their accounts.
 
+use crate::placement::Placement;
 use arc_swap::ArcSwapOption;
 use place::{Arena, Budget, Ground, Heap, PageTiers, TierError, Tiers, UnitState};
 use std::collections::BTreeMap;
@@ -86,6 +87,8 @@ pub struct Memory {
     pub budget: Budget,
     /// Tier of every page.
     pub pages: PageTiers,
+    /// The witness of where pages are; asked nothing unless somebody wants it.
+    pub placement: Placement,
     whole: Range<usize>,
     fast: Area,
     slow: Area,
@@ -139,6 +142,7 @@ impl Memory {
             .collect();
         Ok(Memory {
             budget: Budget::new(fast_bytes),
+            placement: Placement::default(),
             pages,
             fast: Area::new(fast, Tier::FAST),
             slow: Area::new(slow, Tier::SLOW),

@@ -121,6 +121,15 @@ impl Mover {
         queue.jobs.iter().chain(&queue.travelling).filter(|job| job.due <= layer).count()
     }
 
+    /// True when the unit has a move that is not due by `layer`.
+    pub fn may_take_its_time(&self, unit: &Arc<UnitState>, layer: u64) -> bool {
+        let later = |job: &Job| job.due > layer && Arc::ptr_eq(&job.unit, unit);
+        [&self.promotions, &self.demotions].into_iter().any(|direction| {
+            let queue = direction.queue();
+            queue.jobs.iter().chain(&queue.travelling).any(later)
+        })
+    }
+
     /// Waits until no promotion due by `layer` is outstanding, or until waiting is of no use because fast memory is full and
     /// nothing is on its way out; returns how long that took.
     pub fn await_promotions(&self, layer: u64) -> Duration {

@@ -2,6 +2,7 @@
 //!
 //! A mistyped name or value is an error here, before training: a run must never train unmanaged because of a typo.
 
+use crate::handover;
 use plan::Policy;
 use protobuf::{CodedInputStream, Enum, Message};
 use std::path::PathBuf;
@@ -13,8 +14,11 @@ const CONFIG_EXPERIMENTAL: u32 = 16;
 const EXPERIMENTAL_SENTINEL: u32 = 200;
 const PUBLISHED_WARMUP_STEPS: u64 = 10;
 
+/// The variable that has the system asked where pages are.
+const CHECK_PLACEMENT: &str = "SENTINEL_CHECK_PLACEMENT";
+
 /// Every variable that Sentinel or its tools read.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 15] = [
     "SENTINEL",
     "SENTINEL_FAST",
     "SENTINEL_POLICY",
@@ -24,6 +28,8 @@ const VARIABLES: [&str; 13] = [
     "SENTINEL_WARMUP_STEPS",
     "SENTINEL_FAILURE",
     "SENTINEL_TRACE",
+    "SENTINEL_STATS",
+    CHECK_PLACEMENT,
     "SENTINEL_LOG",
     "SENTINEL_PYTHON",
     "SENTINEL_CACHE",
@@ -98,6 +104,8 @@ pub struct Options {
     pub failure: Failure,
     /// Where the trace of the profiled step goes.
     pub trace_path: Option<PathBuf>,
+    /// Layer boundaries from one check of where pages are to the next; 0 for none.
+    pub check_placement: u64,
 }
 
 /// An option that cannot be accepted.
@@ -164,6 +172,7 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
         },
         failure,
         trace_path: (!message.trace_path.is_empty()).then(|| PathBuf::from(&message.trace_path)),
+        check_placement: check_placement_of(variables)?,
     }))
 }
 
@@ -261,6 +270,7 @@ fn apply_variables(
             "SENTINEL_POLICY" => message.policy.clone_from(value),
             "SENTINEL_SLOW" => message.slow.clone_from(value),
             "SENTINEL_FAST_NODES" => message.fast_nodes.clone_from(value),
+            handover::VARIABLE => handover::check(value)?,
             "SENTINEL_TRACE" => message.trace_path.clone_from(value),
             "SENTINEL_MIGRATION_GBPS" => {
                 message.migration_gbps =
@@ -349,6 +359,12 @@ fn fast_of(
             (None, bytes) => Some(FastBudget::Bytes(u64::try_from(bytes).unwrap_or(0))),
         },
     })
+}
+
+fn check_placement_of(variables: &[(String, String)]) -> Result<u64, OptionError> {
+    let Some((name, value)) = variables.iter().find(|(name, _)| name == CHECK_PLACEMENT) else { return Ok(0) };
+    let every = value.parse().ok().filter(|&every: &u64| every > 0);
+    every.ok_or_else(|| refuse(name, value, "accepted is a whole number of layer boundaries from 1"))
 }
 
 fn policy_of(option: &str, name: &str) -> Result<Policy, OptionError> {
@@ -460,6 +476,7 @@ mod tests {
             (("SENTINEL_SLOW", "node:x"), ["SENTINEL_SLOW", "node:x", "node:N"]),
             (("SENTINEL_FAILURE", "loud"), ["SENTINEL_FAILURE", "loud", "advisory"]),
             (("SENTINEL_WARMUP_STEPS", "-3"), ["SENTINEL_WARMUP_STEPS", "-3", "from 0"]),
+            (("SENTINEL_CHECK_PLACEMENT", "0"), ["SENTINEL_CHECK_PLACEMENT", "0", "from 1"]),
             (("SENTINEL_FSAT", "1G"), ["SENTINEL_FSAT", "1G", "SENTINEL_FAST"]),
             (("SENTINEL_MIGRATION_GBPS", "NaN"), ["SENTINEL_MIGRATION_GBPS", "NaN", "above 0"]),
         ] {

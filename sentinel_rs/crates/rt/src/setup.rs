@@ -2,6 +2,7 @@
 
 use crate::memory::Memory;
 use crate::options::{self, Failure, FastBudget, OptionError, Options, SlowTier};
+use crate::placement::Placement;
 use crate::runtime::Runtime;
 use crate::tiers::emulated::EmulatedTiers;
 use crate::tiers::numa::{NumaTiers, SystemCalls};
@@ -178,11 +179,12 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
             (Arc::new(NumaTiers::new(SystemCalls, fast, slow)), None, machine)
         }
     };
-    let memory = Memory::reserve(tiers, 2 * ram_bytes, fast_bytes).map_err(|error| {
+    let mut memory = Memory::reserve(tiers, 2 * ram_bytes, fast_bytes).map_err(|error| {
         let hint =
             "this reserves address space, not memory; is there a limit, such as `ulimit -v`, or strict overcommit?";
         resource(&options, &format!("{error}; {hint}"))
     })?;
+    memory.placement = Placement::every(options.check_placement);
     let shown = options.clone();
     Runtime::assemble(options, Arc::new(memory), machine, emulated).map_err(|error| resource(&shown, &error))
 }

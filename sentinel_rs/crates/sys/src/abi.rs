@@ -16,6 +16,12 @@ pub const MPOL_MF_MOVE: c_int = 2;
 pub const MADV_DONTNEED: c_int = 4;
 /// Use huge pages when there are some.
 pub const MADV_HUGEPAGE: c_int = 14;
+/// Do not use huge pages.
+pub const MADV_NOHUGEPAGE: c_int = 15;
+/// The range will be needed soon: read it in from swap.
+pub const MADV_WILLNEED: c_int = 3;
+/// The range will not be needed soon: write it to swap. Known to Linux since 5.4.
+pub const MADV_PAGEOUT: c_int = 21;
 /// Number of the system call `mbind`.
 pub const SYS_MBIND: c_long = libc::SYS_mbind;
 /// Number of the system call `move_pages`.

@@ -58,6 +58,22 @@ pub enum Error {
         /// The system's error number.
         errno: i32,
     },
+    /// A program cannot be started.
+    #[error("{program} cannot be started: {reason}")]
+    Start {
+        /// The program.
+        program: String,
+        /// The system's error number.
+        errno: i32,
+        /// The system's text.
+        reason: String,
+    },
+    /// A program that was started cannot be waited for.
+    #[error("the program cannot be waited for: {}", errno_text(*errno))]
+    Wait {
+        /// The system's error number.
+        errno: i32,
+    },
     /// A file that describes the machine cannot be read.
     #[error("reading {path} failed: {reason}")]
     ReadFile {
@@ -89,6 +105,8 @@ impl Error {
             | Error::Advise { errno, .. }
             | Error::Bind { errno, .. }
             | Error::MovePages { errno, .. }
+            | Error::Start { errno, .. }
+            | Error::Wait { errno }
             | Error::ReadFile { errno, .. } => *errno,
             Error::NotReserved { .. } => libc::EINVAL,
             Error::ParseFile { .. } => 0,
@@ -103,6 +121,8 @@ impl Error {
             Error::Advise { .. } | Error::NotReserved { .. } => "madvise",
             Error::Bind { .. } => "mbind",
             Error::MovePages { .. } => "move_pages",
+            Error::Start { .. } => "exec",
+            Error::Wait { .. } => "wait",
             Error::ReadFile { .. } => "read",
             Error::ParseFile { .. } => "parse",
         }

@@ -5,7 +5,10 @@
 //! out, and no Rust reference to such memory ever exists here, so the compiler's rules about references hold.
 
 pub mod abi;
+pub mod child;
 mod error;
+pub mod host;
+pub mod measure;
 pub mod memory;
 pub mod numa;
 pub mod process;

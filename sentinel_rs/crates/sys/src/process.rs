@@ -1,5 +1,5 @@
-//! Whether we are a forked child: it has its parent's memory, but none of its threads, and perhaps locks that nobody will
-//! ever release.
+//! The life of this process: its exit, and whether we are a forked child, which has its parent's memory, but none of its
+//! threads, and perhaps locks that nobody will ever release.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Once;
@@ -24,6 +24,13 @@ pub fn watch_forks() {
 #[must_use]
 pub fn is_forked_child() -> bool {
     IS_CHILD.load(Ordering::Relaxed)
+}
+
+/// Has `handler` called when the process exits in an orderly way, that is not by a signal or `_exit`. A refusal (no
+/// memory) means that it is not called.
+pub fn at_exit(handler: extern "C" fn()) {
+    // SAFETY: the handler is a function of this program, which stays loaded, and takes no arguments.
+    unsafe { libc::atexit(handler) };
 }
 
 #[cfg(test)]

@@ -15,6 +15,9 @@ fn ours() -> Vec<(&'static str, i64)> {
         ("MPOL_MF_MOVE", abi::MPOL_MF_MOVE.into()),
         ("MADV_DONTNEED", abi::MADV_DONTNEED.into()),
         ("MADV_HUGEPAGE", abi::MADV_HUGEPAGE.into()),
+        ("MADV_NOHUGEPAGE", abi::MADV_NOHUGEPAGE.into()),
+        ("MADV_WILLNEED", abi::MADV_WILLNEED.into()),
+        ("MADV_PAGEOUT", abi::MADV_PAGEOUT.into()),
         ("SYS_mbind", abi::SYS_MBIND),
         ("SYS_move_pages", abi::SYS_MOVE_PAGES),
     ]

@@ -1,9 +1,9 @@
 //! Tiers that are memory nodes: pages are bound to nodes with `mbind` and moved with `move_pages`.
 
-use place::{Moved, TierError, Tiers};
+use place::{Located, Moved, TierError, Tiers};
 use std::ops::Range;
 use std::time::Duration;
-use sys::errno::{EBUSY, EINVAL, ENOENT, ENOMEM};
+use sys::errno::{EBUSY, EFAULT, EINVAL, ENOENT, ENOMEM};
 use sys::memory::PAGE_BYTES;
 use sys::numa::{PageStatus, Policy};
 use trace::Tier;
@@ -223,6 +223,21 @@ impl<C: NumaCalls> Tiers for NumaTiers<C> {
 
     fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError> {
         self.bind(&range, next).and_then(|()| self.calls.dontneed(&range)).map_err(|error| tier_error(&error, &range))
+    }
+
+    fn located(&self, range: Range<usize>, tier: Tier) -> Option<Located> {
+        let pages: Vec<usize> = range.step_by(PAGE_BYTES).collect();
+        let (nodes, page_bytes) = (self.nodes(tier), PAGE_BYTES as u64);
+        let mut located = Located::default();
+        for status in self.calls.move_pages(&pages, None).ok()? {
+            match status {
+                PageStatus::OnNode(node) if nodes.contains(&node) => located.there_bytes += page_bytes,
+                // Never touched, or only read: the system's page of zeroes is nowhere in particular.
+                PageStatus::Failed(ENOENT | EFAULT) => {}
+                _ => located.elsewhere_bytes += page_bytes,
+            }
+        }
+        Some(located)
     }
 }
 

@@ -332,6 +332,23 @@ fn calls_are_bounded() {
 }
 
 #[test]
+fn pages_are_found_where_the_system_says_they_are() {
+    let (tiers, range) = slow_pages(5);
+    tiers.with(|state| {
+        state.touched.insert(range.start, FAST);
+        state.touched.insert(range.start + PAGE_BYTES, 7);
+        state.touched.remove(&(range.start + 4 * PAGE_BYTES));
+    });
+    let page = PAGE_BYTES as u64;
+    let found =
+        |there: u64, elsewhere: u64| Some(Located { there_bytes: there * page, elsewhere_bytes: elsewhere * page });
+    assert_eq!(tiers.located(range.clone(), Tier::FAST), found(1, 3), "an untouched page is nowhere");
+    assert_eq!(tiers.located(range.clone(), Tier::SLOW), found(2, 2));
+    tiers.with(|state| state.refusals.push((Call::Query, 0, EPERM)));
+    assert_eq!(tiers.located(range, Tier::SLOW), None);
+}
+
+#[test]
 fn tiers_without_nodes_fail_at_the_first_call() {
     let tiers = NumaTiers::new(SystemCalls, vec![0], vec![]);
     assert_eq!(tiers.reserve(1 << 21, Tier::SLOW).unwrap_err().operation, "mbind");

@@ -1,48 +1,35 @@
-"""Collects the licence texts of the Rust crates that are linked into libsentinel.so, to go into the wheel with it."""
+"""Collects the licence texts of the Rust crates that are in libsentinel.so and in the command, to go into the wheel.
+
+Usage: licences.py OUT, with the output of `cargo metadata` on standard input.
+"""
 
 import json
-import subprocess
+import sys
 from pathlib import Path
 
-from plugin import CARGO_WORKSPACE
-from util import Stop, clean_env
-
-_TARGET = "x86_64-unknown-linux-gnu"
-_INTRODUCTION = """libsentinel.so contains parts of the Rust standard library (MIT OR Apache-2.0) and these crates.
+_PRODUCTS = ("ffi", "cli")
+_INTRODUCTION = """libsentinel.so and the command `sentinel` contain parts of the Rust standard library
+(MIT OR Apache-2.0) and these crates.
 """
 
 
-def write_licences(path):
-    """Writes one text with name, version, licence and licence files of every linked crate that is not our own."""
-    command = [
-        "cargo",
-        "metadata",
-        "--locked",
-        "--format-version=1",
-        "--filter-platform=" + _TARGET,
-    ]
-    result = subprocess.run(
-        command, cwd=str(CARGO_WORKSPACE), env=clean_env(), stdout=subprocess.PIPE
-    )
-    if result.returncode:
-        raise Stop("cargo cannot tell which crates are used (see above)")
-    metadata = json.loads(result.stdout.decode())
+def licences(metadata):
+    """One text with name, version, licence and licence files of every linked crate that is not our own."""
     packages = {package["id"]: package for package in metadata["packages"]}
     linked = [packages[key] for key in _linked(metadata) if packages[key]["source"]]
     linked.sort(key=lambda package: (package["name"], package["version"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_INTRODUCTION + "".join(_section(package) for package in linked))
+    return _INTRODUCTION + "".join(_section(package) for package in linked)
 
 
 def _linked(metadata):
-    """Identities of the crates that crate ffi reaches by normal dependencies; procedural macros are not linked."""
+    """Identities of the crates that the products reach by normal dependencies; procedural macros are not linked."""
     macros = {
         package["id"]
         for package in metadata["packages"]
         if any("proc-macro" in target["kind"] for target in package["targets"])
     }
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    waiting = [package["id"] for package in metadata["packages"] if package["name"] == "ffi"]
+    waiting = [package["id"] for package in metadata["packages"] if package["name"] in _PRODUCTS]
     seen = set(waiting)
     while waiting:
         for needed in nodes[waiting.pop()]["deps"]:
@@ -63,3 +50,7 @@ def _section(package):
             if path.is_file():
                 parts.append("\n---- %s\n%s" % (path.name, path.read_text(errors="replace")))
     return "".join(parts)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(licences(json.load(sys.stdin)), encoding="utf-8")
