@@ -22,7 +22,10 @@ fn from_the_first_step_to_managed_ones_and_back() {
     assert_eq!((managed.steps_profiled, managed.plans_made), (1, 1));
     assert_eq!(managed.layer_source, "marked");
     assert_eq!(managed.layers, 2 * LAYERS as u64);
-    assert_eq!(managed.slot_hit_rate, Some(1.0), "the steps repeat exactly");
+    let misses = (managed.slot_misses_busy, managed.slot_misses_unknown, managed.slot_misses_size);
+    assert_eq!(misses, (0, 0, 0), "the steps repeat exactly");
+    // The first managed steps find tensors where they were before the plan, and the pool short for that.
+    assert!(managed.slot_hit_rate > Some(0.9), "{managed:?}");
     assert!(managed.demoted_bytes > 0 && managed.promoted_bytes > 0, "{managed:?}");
     assert!(managed.fast_bytes_peak <= FAST_BYTES);
 
