@@ -66,11 +66,7 @@ pub struct Report {
 pub struct Point {
     pub fast_bytes: u64,
     pub fast_share: f64,
-    /// Uses of a step above which the bound is worked out with fewer windows and without the smallest tensors: it stays a bound,
-/// and takes seconds instead of minutes.
-const LARGE_STEP_USES: usize = 8_000;
-
-/// The most that any policy could reach.
+    /// The most that any policy could reach.
     pub bound: Option<f64>,
     pub results: Vec<PolicyResult>,
 }
@@ -160,6 +156,10 @@ impl PolicyResult {
         }
     }
 }
+
+/// Uses of a step above which the bound is worked out with fewer windows and without the smallest tensors: it stays a bound,
+/// and takes seconds instead of minutes.
+const LARGE_STEP_USES: usize = 8_000;
 
 /// The most that any policy could reach.
 pub fn bound(workload: &Workload, costs: &Costs, setting: &Setting) -> f64 {
