@@ -229,7 +229,7 @@ def calibrate(demo):
 
 
 def train_to_accuracy(demo, fast_bytes):
-    """Trains under Sentinel's own policy with the default threads until the learning rate has come down; returns the run."""
+    """Trains under our own policy with the default threads until the learning rate has come down; returns the run."""
     steps = demo.size.training_steps
     flags = [*sentinel_flags(OURS, fast_bytes), "--steps", steps, "--eval"]
     run = demo.run(f"train: {OURS}", flags)

@@ -187,7 +187,8 @@ def print_bound(summary):
     """Says what is left to gain; where first touch is already close to all fast, no policy can gain the 5%."""
     ours, first_touch = summary["throughput_vs_fast_only"], summary["first_touch_vs_fast_only"]
     print(
-        f"{OURS} runs at {ours / first_touch:.3f} x first touch and at {ours / summary['hpca21_vs_fast_only']:.3f} x hpca21. No policy can pass all fast, which runs at "
+        f"{OURS} runs at {ours / first_touch:.3f} x first touch and at "
+        f"{ours / summary['hpca21_vs_fast_only']:.3f} x hpca21. No policy can pass all fast, which runs at "
         f"{1 / first_touch:.3f} x first touch."
     )
     if ours >= WORTHWHILE_GAIN * first_touch:

@@ -116,7 +116,9 @@ def test_a_bazel_that_is_not_the_pinned_one_is_not_run(tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").rglob("bazel-0.21.0*"))
 
 
-def test_without_a_tree_rules_rust_is_skipped_and_a_wrong_one_is_named(capfd, monkeypatch, tmp_path):
+def test_without_a_tree_rules_rust_is_skipped_and_a_wrong_one_is_named(
+    capfd, monkeypatch, tmp_path
+):
     target = "//tools/bazel/rules_rust:sentinel_ffi"
     bazel = devtool_bazel.Bazel(devtool_bazel.FIRST)
     # Bazel looks at the variable anew when it has changed.

@@ -48,8 +48,8 @@ class SerialGate {
   bool Enter() {
     const tensorflow::uint64 deadline = tensorflow::Env::Default()->NowMicros() + kPatienceMs * 1000;
     tensorflow::mutex_lock lock(mutex_);
-    // In the order of arrival: a thread that leaves must not come in again before one that waits, or the recorded order would be
-    // a matter of luck, and with it the peak.
+    // In the order of arrival: a thread that leaves must not come in again before one that waits, or the recorded order
+    // would be a matter of luck, and with it the peak.
     const tensorflow::uint64 own = arrivals_++;
     waiting_.push_back(own);
     while ((busy_ || waiting_.front() != own) && !open_ && tensorflow::Env::Default()->NowMicros() < deadline) {
