@@ -56,6 +56,7 @@ impl PageTiers {
     /// recorded: it marks pages as never set.
     pub fn set(&self, range: Range<usize>, tier: Tier) {
         let pages = self.inside(pages_of(range.start, range.len()));
+        let pages = if range.is_empty() { 0..0 } else { pages };
         for (chunk, part) in by_chunk(pages) {
             match self.chunks[chunk].pages.get() {
                 Some(tiers) => store(&tiers[part], tier),

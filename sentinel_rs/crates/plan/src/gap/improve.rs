@@ -6,6 +6,8 @@ use super::state::Taken;
 
 /// Routes that may be looked for, times the ops and uses that each looks at: about a second.
 const WORK: u64 = 60_000_000;
+/// Tries in a row, per tensor, that may shorten nothing before the search gives up.
+const IDLE_TRIES: usize = 4;
 /// Tensors that choose again at once, at most.
 const RUIN_MAX: u64 = 12;
 /// The same input gives the same plan.
@@ -34,12 +36,13 @@ impl Draws {
 }
 
 impl Search<'_> {
-    /// Shortens the step until the work is done or no op loses time.
+    /// Shortens the step until the work is done, no op loses time, or nothing helps any more.
     pub(super) fn improve(&mut self) {
         let mut draws = Draws(SEED);
         let mut work = 0;
         let mut total_ns = self.total_ns();
-        while work < WORK {
+        let mut idle = 0;
+        while work < WORK && idle < IDLE_TRIES * self.taken.len() {
             let Some(op) = self.losing_op(&mut draws) else { return };
             let chosen = self.ruin(op, &mut draws);
             work += self.state.ops() as u64 + self.taken.len() as u64;
@@ -53,6 +56,7 @@ impl Search<'_> {
                 work += u64::from(tensor.death_op - tensor.birth_op) + 50 * tensor.uses.len() as u64;
             }
             let now_ns = self.total_ns();
+            idle = if now_ns < total_ns - 1.0 { 0 } else { idle + 1 };
             if now_ns <= total_ns {
                 total_ns = now_ns;
             } else {

@@ -199,9 +199,9 @@ impl Scaling<'_> {
         let mut buffers = Vec::with_capacity(self.base.buffers.len());
         for (index, buffer) in self.base.buffers.iter().enumerate() {
             match fates.get(&index) {
-                Some(Fate { kept, added }) => {
+                Some((Fate { kept, added }, more)) => {
                     let sizes = kept.iter().chain(added);
-                    buffers.extend(sizes.map(|&size_bytes| resized(buffer, size_bytes)));
+                    buffers.extend(sizes.map(|&size_bytes| relived(&resized(buffer, size_bytes), *more)));
                 }
                 None => buffers.push(self.lasting(index, &traffic[index])),
             }
@@ -210,8 +210,9 @@ impl Scaling<'_> {
         buffers
     }
 
-    /// What becomes of each temporary, by buffer index of the base.
-    fn temporaries(&self) -> HashMap<usize, Fate> {
+    /// What becomes of each temporary, by buffer index of the base, and how many times as often it is used: temporaries that
+    /// follow each other are one buffer, and there may be one per image. What all of an operation's read and write is fitted.
+    fn temporaries(&self) -> HashMap<usize, (Fate, f64)> {
         let (ours, mut theirs) = (temporaries_by_op(self.base), temporaries_by_op(self.other));
         let sizes = |step: &StepTrace, all: &[usize]| -> Vec<u64> {
             all.iter().map(|&buffer| step.buffers[buffer].size_bytes).collect()
@@ -220,7 +221,16 @@ impl Scaling<'_> {
         for (op, indices) in ours {
             let found = theirs.remove(&self.pairs.ops[op as usize]).unwrap_or_default();
             let (base, other) = (sizes(self.base, &indices), sizes(self.other, &found));
-            fates.extend(indices.into_iter().zip(temporaries::fit(&base, &other, |a, b| self.fit(a, b))));
+            let own = temporaries::fit(&base, &other, |a, b| self.fit(a, b));
+            let plain = |(&index, fate): (&usize, &Fate)| {
+                let uses = self.base.buffers[index].accesses.len() as u64;
+                fate.kept.iter().chain(&fate.added).map(|size| size.saturating_mul(uses)).sum::<u64>()
+            };
+            let plain: u64 = indices.iter().zip(&own).map(plain).sum();
+            let wanted = self.fit(traffic_of(self.base, &indices), traffic_of(self.other, &found));
+            #[allow(clippy::cast_precision_loss)] // a ratio
+            let more = if plain > 0 { wanted as f64 / plain as f64 } else { 1.0 };
+            fates.extend(indices.into_iter().zip(own.into_iter().map(|fate| (fate, more))));
         }
         fates
     }
@@ -250,6 +260,21 @@ fn temporaries_by_op(step: &StepTrace) -> BTreeMap<u32, Vec<usize>> {
         }
     }
     by_op
+}
+
+/// Bytes that these buffers' accesses read and write.
+fn traffic_of(step: &StepTrace, buffers: &[usize]) -> u64 {
+    let accesses = buffers.iter().flat_map(|&index| &step.buffers[index].accesses);
+    accesses.fold(0, |sum, access| sum.saturating_add(access.bytes))
+}
+
+/// A temporary that is used `more` times as often, at least once; uses come in pairs of a write and a read.
+fn relived(buffer: &Buffer, more: f64) -> Buffer {
+    let Some(&first) = buffer.accesses.first() else { return buffer.clone() };
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
+    let lives = (((buffer.accesses.len() / 2) as f64 * more).round() as usize).max(1);
+    let pair = [true, false].map(|write| Access { write, ..first });
+    Buffer { accesses: pair.iter().copied().cycle().take(2 * lives).collect(), ..buffer.clone() }
 }
 
 /// `part` of `whole` bytes, in the same share of `new_whole` bytes.
