@@ -20,6 +20,7 @@ pub use state::Way;
 
 use replay::Stage;
 use search::Search;
+use state::f64_of;
 
 /// A move that the search decided on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,10 @@ const TRACKS: [f64; 2] = [1.0, 0.5];
 /// for several, because prices are found for each.
 const LARGE: usize = 40_000;
 const OP_WORK: usize = 4;
+/// Time that a search takes per tensor, use and part of an op, about: 70 µs. Training goes on without a plan meanwhile, so the search
+/// is cut short when it would take longer than so many steps.
+const WORK_NS: f64 = 70e3;
+const WORTH_STEPS: f64 = 20.0;
 /// Turns and rounds of bidding then.
 const LARGE_TURNS: u32 = 2;
 const LARGE_ROUNDS: u32 = 16;
@@ -119,7 +124,9 @@ pub fn gap_choice(problem: &GapProblem, effort: GapEffort) -> GapChoice {
 impl GapProblem {
     fn is_large(&self) -> bool {
         let uses: usize = self.tensors.iter().map(|tensor| tensor.uses.len()).sum();
-        self.tensors.len() + uses + OP_WORK * self.base_ns.len() > LARGE
+        let work = self.tensors.len() + uses + OP_WORK * self.base_ns.len();
+        let step_ns: f64 = self.base_ns.iter().sum();
+        work > LARGE || f64_of(i64::try_from(work).unwrap_or(i64::MAX)) * WORK_NS > WORTH_STEPS * step_ns
     }
 }
 
