@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from demo_report import failed_checks, print_bound, print_table, summarize
+from demo_report import OURS, PLANNED, failed_checks, print_bound, print_table, summarize
 
 EXAMPLES = Path(__file__).resolve().parent
 ROOT = EXAMPLES.parent
@@ -32,8 +32,6 @@ WARMUP_STEPS_WITHOUT_PROFILE = 1000
 STEPS_AT_MOST_BEFORE_PLAN = 30
 CALIBRATION_STEPS = 6
 
-OURS = "gap"
-PLANNED = (OURS, "hpca21")
 MODES = ("stock", "fast_only", "slow_only", "first_touch", *PLANNED)
 # Step time relative to fast_only that the first round is planned with; later rounds use what was seen.
 FIRST_GUESS = {

@@ -44,10 +44,9 @@ impl Space {
 /// The published layout: a pool of the short-lived, and units of the long-lived by the layers that use them. Which tier a
 /// unit begins in is the policy's to say.
 pub(crate) struct Layout {
-    space: Space,
+    /// How the budget is divided.
+    pub(crate) space: Space,
     pool_bytes: u64,
-    /// Whole pages of fast memory for the pool and the units.
-    pub(crate) space_bytes: u64,
     /// Where short-lived buffers lie.
     pub(crate) pool: Pool,
     /// Units of the plan, all born slow.
@@ -73,7 +72,7 @@ impl Layout {
         for (place, offset_bytes) in places.iter_mut().zip(&pool.offsets) {
             *place = place.or(offset_bytes.map(|offset_bytes| Place::Pool { offset_bytes }));
         }
-        Ok(Layout { space, pool_bytes, places, space_bytes: space.planned_bytes, pool, units, spans })
+        Ok(Layout { space, pool_bytes, places, pool, units, spans })
     }
 
     /// The plan, with the policy's moves and the birth tiers that it has set in `units`.

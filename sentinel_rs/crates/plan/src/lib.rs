@@ -13,6 +13,7 @@ mod layout;
 mod machine;
 mod pack;
 mod plan;
+mod random;
 mod roles;
 #[cfg(test)]
 mod testing;
@@ -28,6 +29,7 @@ pub use hpca21::hpca21;
 pub use machine::{Machine, MachineError, TierSpec};
 pub use pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};
 pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, PoolRule, Slot, Unit, UnitHome};
+pub use random::SplitMix;
 pub use roles::{kernel_roles, KernelRole};
 
 /// The policies that can be asked for by name.

@@ -193,8 +193,9 @@ fn uses_of(buffer: &Buffer) -> Vec<BufferUse> {
     uses
 }
 
-/// Largest sum at any op of the sizes of the live buffers that `counts` picks.
-fn peak_bytes(op_count: usize, buffers: &[BufferFacts], counts: impl Fn(&BufferFacts) -> bool) -> u64 {
+/// Largest sum at any of `op_count` ops of the sizes of the live buffers that `counts` picks.
+#[must_use]
+pub fn peak_bytes(op_count: usize, buffers: &[BufferFacts], counts: impl Fn(&BufferFacts) -> bool) -> u64 {
     let mut born = vec![0; op_count + 1];
     let mut died = vec![0; op_count + 1];
     for buffer in buffers.iter().filter(|&buffer| counts(buffer)) {

@@ -10,7 +10,7 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
-pub use fold::{fold, FoldError};
+pub use fold::{fold, peak_bytes, FoldError};
 pub use layers::infer_layers;
 pub use scale::{scale, Recorded, ScaleError};
 

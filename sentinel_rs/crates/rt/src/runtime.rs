@@ -242,13 +242,7 @@ impl Runtime {
                 counters.slot_misses_short.count();
                 self.overflow(align_bytes, size_bytes)
             }
-            Taken::Scratch => {
-                counters.small_allocations.count();
-                let small = || memory.alloc_small(size_bytes, align_bytes);
-                small()
-                    .or_else(|| self.make_room(size_bytes).and_then(|()| small()))
-                    .or_else(|| self.overflow(align_bytes, size_bytes))
-            }
+            Taken::Scratch => self.alloc_without_slot(align_bytes, size_bytes, true),
             Taken::Busy => {
                 counters.slot_misses_busy.count();
                 self.alloc_unplanned(align_bytes, size_bytes)
@@ -271,14 +265,18 @@ impl Runtime {
 
     /// Fast memory while the budget has room, then slow memory.
     fn alloc_unplanned(&self, align_bytes: u64, size_bytes: u64) -> Option<usize> {
+        self.alloc_without_slot(align_bytes, size_bytes, size_bytes < SLOT_MIN_BYTES)
+    }
+
+    /// As [`Runtime::alloc_unplanned`], from the heap of small blocks or from the fast heap.
+    fn alloc_without_slot(&self, align_bytes: u64, size_bytes: u64, small: bool) -> Option<usize> {
         let fast = || {
-            if size_bytes < SLOT_MIN_BYTES {
+            if small {
                 self.memory.alloc_small(size_bytes, align_bytes)
             } else {
                 self.memory.alloc_heap(size_bytes, align_bytes, Tier::FAST)
             }
         };
-        let small = size_bytes < SLOT_MIN_BYTES;
         if small { &self.counters.small_allocations } else { &self.counters.heap_allocations }.count();
         fast()
             .or_else(|| self.make_room(size_bytes).and_then(|()| fast()))

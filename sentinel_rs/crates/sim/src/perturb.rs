@@ -3,34 +3,9 @@
 //! Buffer indices stay, so that a plan made for the recorded step can be followed. Everything is a function of the seed.
 
 use crate::workload::to_f64;
+use plan::SplitMix;
 use std::collections::HashSet;
 use trace::{Origin, StepTrace};
-
-/// A small generator (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
-#[derive(Clone, Debug)]
-pub struct SplitMix(u64);
-
-impl SplitMix {
-    /// A generator that begins at `seed`.
-    #[must_use]
-    pub fn new(seed: u64) -> SplitMix {
-        SplitMix(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn next_bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 to below 1.
-    pub fn next_share(&mut self) -> f64 {
-        to_f64(self.next_bits() >> 11) / to_f64(1 << 53)
-    }
-}
 
 /// Every op's time changed by a factor between `1 - spread` and `1 + spread`.
 #[must_use]

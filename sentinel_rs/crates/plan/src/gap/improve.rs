@@ -3,6 +3,7 @@
 
 use super::search::Search;
 use super::state::Taken;
+use crate::SplitMix;
 
 /// Routes that may be looked for, times the ops and uses that each looks at: about a second.
 const WORK: u64 = 60_000_000;
@@ -13,32 +14,15 @@ const RUIN_MAX: u64 = 12;
 /// The same input gives the same plan.
 const SEED: u64 = 0x5EED;
 
-/// A small generator (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
-struct Draws(u64);
-
-impl Draws {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Below `end`, which is not 0.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len.max(1) as u64)).unwrap_or(0)
-    }
+/// A place in a list of this length, 0 for an empty one.
+fn index(draws: &mut SplitMix, len: usize) -> usize {
+    usize::try_from(draws.below(len.max(1) as u64)).unwrap_or(0)
 }
 
 impl Search<'_> {
     /// Shortens the step until the work is done, no op loses time, or nothing helps any more.
     pub(super) fn improve(&mut self) {
-        let mut draws = Draws(SEED);
+        let mut draws = SplitMix::new(SEED);
         let mut work = 0;
         let mut total_ns = self.total_ns();
         let mut idle = 0;
@@ -69,15 +53,14 @@ impl Search<'_> {
     }
 
     /// An op that loses time, with a probability that rises with what it loses.
-    fn losing_op(&self, draws: &mut Draws) -> Option<u32> {
+    fn losing_op(&self, draws: &mut SplitMix) -> Option<u32> {
         let problem = self.state.problem;
         let lost = |op: usize| (self.state.memory_ns[op] - problem.base_ns[op]).max(0.0);
         let total: f64 = (0..problem.base_ns.len()).map(lost).sum();
         if total < 1.0 {
             return None;
         }
-        #[allow(clippy::cast_precision_loss)] // a share
-        let mut rest = total * (draws.next() >> 11) as f64 / (1_u64 << 53) as f64;
+        let mut rest = total * draws.next_share();
         for op in 0..problem.base_ns.len() {
             rest -= lost(op);
             if rest <= 0.0 {
@@ -88,7 +71,7 @@ impl Search<'_> {
     }
 
     /// Some tensors that are alive at the op, in a random order, among them one that it uses slowly.
-    fn ruin(&self, op: u32, draws: &mut Draws) -> Vec<usize> {
+    fn ruin(&self, op: u32, draws: &mut SplitMix) -> Vec<usize> {
         let tensors = &self.state.problem.tensors;
         let slow = |index: usize| self.taken[index].slow.iter().any(|slow| slow.0 == op);
         let mut near: Vec<usize> = Vec::new();
@@ -106,7 +89,7 @@ impl Search<'_> {
         for (pool, most) in [(&mut slow_here, 1 + draws.below(RUIN_MAX / 2)), (&mut near, draws.below(RUIN_MAX))] {
             for _ in 0..most {
                 if !pool.is_empty() {
-                    chosen.push(pool.swap_remove(draws.index(pool.len())));
+                    chosen.push(pool.swap_remove(index(draws, pool.len())));
                 }
             }
         }

@@ -18,9 +18,9 @@ pub use placed::gap;
 pub use problem::{GapProblem, GapTensor, GapUse, Issue, Migration, MoveTally, PLANS_MAX};
 pub use state::Way;
 
+use crate::machine::bytes_f64;
 use replay::Stage;
 use search::Search;
-use state::f64_of;
 
 /// A move that the search decided on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl GapProblem {
         let uses: usize = self.tensors.iter().map(|tensor| tensor.uses.len()).sum();
         let work = self.tensors.len() + uses + OP_WORK * self.base_ns.len();
         let step_ns: f64 = self.base_ns.iter().sum();
-        work > LARGE || f64_of(i64::try_from(work).unwrap_or(i64::MAX)) * WORK_NS > WORTH_STEPS * step_ns
+        work > LARGE || bytes_f64(work as u64) * WORK_NS > WORTH_STEPS * step_ns
     }
 }
 

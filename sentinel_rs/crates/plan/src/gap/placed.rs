@@ -8,7 +8,7 @@ use crate::hpca21::pool::Pool;
 use crate::layout::{slots, Space};
 use crate::machine::bytes_f64;
 use crate::{Costs, Interval, Move, Place, Plan, PlanError, PoolRule, Unit, UnitHome};
-use profile::{Class, Profile};
+use profile::{peak_bytes, BufferFacts, Class, Profile};
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// A unit is at most the planned fast bytes divided by this.
@@ -64,25 +64,20 @@ pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: 
 /// and in a step of very many buffers all but the largest. Their pool of at most a quarter of the room, who is in it, and by
 /// buffer index whether it found no room there and is slow for that.
 fn small_buffers(profile: &Profile, planned_bytes: u64) -> (Pool, Vec<usize>, Vec<bool>) {
-    let in_step = |class: Class| matches!(class, Class::ShortLived | Class::LongLived);
-    let up_to = |limit: u64| -> Vec<usize> {
-        let is = |&index: &usize| {
-            let facts = &profile.buffers[index];
-            in_step(facts.class) && facts.size_bytes <= limit
-        };
-        (0..profile.buffers.len()).filter(is).collect()
-    };
+    let in_step = |facts: &BufferFacts| matches!(facts.class, Class::ShortLived | Class::LongLived);
+    let is_small = |facts: &BufferFacts, limit: u64| in_step(facts) && facts.size_bytes <= limit;
     let mut limit = planned_bytes / SMALL_SHARE;
-    let mut chosen = up_to(limit);
-    while !chosen.is_empty() && peak_bytes(profile, &chosen) > planned_bytes / SMALL_SHARE {
+    let peak = |limit| peak_bytes(profile.ops.len(), &profile.buffers, |facts| is_small(facts, limit));
+    while peak(limit) > planned_bytes / SMALL_SHARE {
         limit /= 2;
-        chosen = up_to(limit);
     }
-    let mut sizes: Vec<u64> = profile.buffers.iter().filter(|b| in_step(b.class)).map(|b| b.size_bytes).collect();
-    if sizes.len() - chosen.len() > DECIDED_MAX {
+    let mut sizes: Vec<u64> = profile.buffers.iter().filter(|b| in_step(b)).map(|b| b.size_bytes).collect();
+    if sizes.iter().filter(|&&size| size > limit).count() > DECIDED_MAX {
         sizes.sort_unstable_by(|a, b| b.cmp(a));
-        chosen = up_to(sizes[DECIDED_MAX]);
+        limit = sizes[DECIDED_MAX];
     }
+    let mut chosen: Vec<usize> =
+        (0..profile.buffers.len()).filter(|&index| is_small(&profile.buffers[index], limit)).collect();
     let pool = Pool::pack(profile, &chosen, planned_bytes / SMALL_POOL_SHARE / PAGE_BYTES * PAGE_BYTES);
     let mut left = vec![false; profile.buffers.len()];
     for &index in &chosen {
@@ -95,20 +90,6 @@ fn small_buffers(profile: &Profile, planned_bytes: u64) -> (Pool, Vec<usize>, Ve
 /// Length of the units of a persistent buffer: a function of its size alone.
 fn persistent_grain_bytes(size_bytes: u64) -> u64 {
     page_ceil(size_bytes.div_ceil(PARTS_MAX)).max(PERSISTENT_GRAIN_BYTES)
-}
-
-/// Largest sum at any op of the sizes of these buffers.
-fn peak_bytes(profile: &Profile, members: &[usize]) -> u64 {
-    let mut change = vec![0_i64; profile.ops.len() + 1];
-    for facts in members.iter().map(|&index| &profile.buffers[index]) {
-        change[facts.birth_op as usize] += signed(facts.size_bytes);
-        change[facts.death_op as usize + 1] -= signed(facts.size_bytes);
-    }
-    let sums = change.into_iter().scan(0_i64, |sum, change| {
-        *sum += change;
-        Some(*sum)
-    });
-    sums.max().map_or(0, i64::unsigned_abs)
 }
 
 fn signed(bytes: u64) -> i64 {

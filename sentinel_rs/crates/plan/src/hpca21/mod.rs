@@ -31,7 +31,7 @@ use trace::Tier;
 /// When the profile has no op or the budget is zero.
 pub fn hpca21(profile: &Profile, fast_budget_bytes: u64, machine: &Machine) -> Result<Plan, PlanError> {
     let mut layout = Layout::new(profile, fast_budget_bytes)?;
-    let (extents, space) = (&layout.pool.extent_by_layer, layout.space_bytes);
+    let (extents, space) = (&layout.pool.extent_by_layer, layout.space.planned_bytes);
     let cuts = Cuts::choose(&profile.layers, &layout.spans, extents, space, machine);
     let schedule = schedule::schedule(&profile.layers, &layout.spans, &cuts, space, machine);
     for (unit, tier) in layout.units.iter_mut().zip(&schedule.birth_tiers) {
