@@ -65,7 +65,7 @@ const OP_WORK: usize = 4;
 /// Time that a search takes per tensor, use and part of an op, about: 70 µs. Training goes on without a plan meanwhile, so the search
 /// is cut short when it would take longer than so many steps.
 const WORK_NS: f64 = 70e3;
-const WORTH_STEPS: f64 = 20.0;
+const WORTH_STEPS: f64 = 5.0;
 /// Turns and rounds of bidding then.
 const LARGE_TURNS: u32 = 2;
 const LARGE_ROUNDS: u32 = 16;
