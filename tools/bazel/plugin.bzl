@@ -1,6 +1,6 @@
 """libsentinel.so from the shim's and Rust's static libraries, and what checks it."""
 
-load("@python37//:python.bzl", "PYTHON")
+load("@build_python//:python.bzl", "PYTHON")
 
 def _plugin_library_impl(ctx):
     archives = [file for file in ctx.files.deps if file.extension in ["a", "lo"] and not file.path.endswith(".pic.lo")]
@@ -27,23 +27,23 @@ plugin_library = rule(
         "out": attr.output(mandatory = True),
         "_framework": attr.label(allow_single_file = True, default = Label("@tensorflow_wheel//:libtensorflow_framework.so")),
         "_native": attr.label(allow_single_file = True, default = Label("//tools/bazel:native.py")),
-        "_python": attr.label(allow_single_file = True, default = Label("@python37//:version.txt")),
+        "_python": attr.label(allow_single_file = True, default = Label("@build_python//:version.txt")),
         "_tools": attr.label(default = Label("//tools/bazel:native_tools")),
     },
 )
 
 def _python_check_impl(ctx):
     script = ctx.actions.declare_file(ctx.label.name + ".sh")
-    words = [ctx.file.script.short_path]
+    words = ["-B", "-E", "-s", ctx.file.script.short_path]
     for target in ctx.attr.arguments:
         words += [file.short_path for file in target.files.to_list()]
     ctx.actions.write(script, "\n".join([
         "#!/bin/bash",
         "cd \"$TEST_SRCDIR/$TEST_WORKSPACE\"",
-        "exec \"%s\" -B -E -s %s" % (PYTHON, " ".join(words)),
+        "exec \"%s\" %s" % (ctx.file.python.short_path if ctx.file.python else PYTHON, " ".join(words)),
         "",
     ]), is_executable = True)
-    files = [ctx.file.script] + ctx.files.arguments + ctx.files.data
+    files = [ctx.file.script] + ctx.files.arguments + ctx.files.data + ctx.files.python
     return [DefaultInfo(executable = script, runfiles = ctx.runfiles(files))]
 
 python_check_test = rule(
@@ -51,6 +51,7 @@ python_check_test = rule(
     attrs = {
         "arguments": attr.label_list(allow_files = True, doc = "files whose paths the script is given, in order"),
         "data": attr.label_list(allow_files = True),
+        "python": attr.label(allow_single_file = True, doc = "runs the script; without it, the Python that builds"),
         "script": attr.label(allow_single_file = [".py"], mandatory = True),
     },
     test = True,

@@ -23,8 +23,8 @@ def _devtool(rctx, arguments):
     folder = rctx.path(_DEVTOOL).dirname
     return _run(rctx, "tools/devtool " + arguments[0], [python3, "-B", folder] + arguments).split("\n")[-1]
 
-def _python37_impl(rctx):
-    python = _devtool(rctx, ["python"])
+def _python_venv_impl(rctx):
+    python = _devtool(rctx, [rctx.attr.find])
     _run(rctx, "venv", [python, "-m", "venv", "venv"])
     pip = ["venv/bin/python", "-m", "pip", "install", "--require-hashes", "--disable-pip-version-check"]
     for lock in rctx.attr.locks:
@@ -34,11 +34,17 @@ def _python37_impl(rctx):
 
     # Actions have this file as an input: another interpreter or other packages make them run again.
     rctx.file("version.txt", _run(rctx, "pip", [venv_python, "-m", "pip", "freeze", "--all"]) + "\n" + python + "\n")
-    rctx.file("BUILD", "exports_files([\"version.txt\", \"python.bzl\"])\n")
 
-python37 = repository_rule(
-    implementation = _python37_impl,
-    attrs = {"locks": attr.label_list(mandatory = True, doc = "pip requirements with hashes, in order")},
+    # Tests run it by its label, so that only they ask for this repository.
+    rctx.file("python", "#!/bin/bash\nexec \"%s\" \"$@\"\n" % venv_python)
+    rctx.file("BUILD", "exports_files([\"version.txt\", \"python.bzl\", \"python\"])\n")
+
+python_venv = repository_rule(
+    implementation = _python_venv_impl,
+    attrs = {
+        "find": attr.string(mandatory = True, doc = "the command of tools/devtool that prints which Python it is"),
+        "locks": attr.label_list(mandatory = True, doc = "pip requirements with hashes, in order"),
+    },
     environ = ["SENTINEL_PYTHON", "PATH"],
 )
 
@@ -83,7 +89,7 @@ tf_wheel = repository_rule(
     implementation = _tf_wheel_impl,
     attrs = {
         "lock": attr.label(mandatory = True, doc = "names the wheel and its sha256"),
-        "python": attr.label(default = Label("@python37//:python.bzl")),
+        "python": attr.label(default = Label("@build_python//:python.bzl")),
     },
     environ = ["SENTINEL_CACHE", "XDG_CACHE_HOME", "HOME"],
 )

@@ -72,7 +72,7 @@ rules_rust_crates = repository_rule(
     attrs = {
         "generator": attr.label(default = Label("//tools/bazel:rules_rust_crates.py")),
         "lockfile": attr.label(default = Label("//sentinel_rs:Cargo.lock")),
-        "python": attr.label(default = Label("@python37//:python.bzl")),
+        "python": attr.label(default = Label("@build_python//:python.bzl")),
         "sysroot": attr.label(default = Label("@local_rust//:rust.bzl")),
         "vendor": attr.label(default = Label("@crates//:vendor.tar")),
     },

@@ -1,11 +1,11 @@
 """Rust by cargo: an offline, locked build of the whole workspace is one action. See docs/wheel.md for why."""
 
 load("@local_rust//:rust.bzl", "SYSROOT")
-load("@python37//:python.bzl", "PYTHON")
+load("@build_python//:python.bzl", "PYTHON")
 
 _TOOLS = {
     "_action": attr.label(allow_single_file = True, default = Label("//tools/bazel:cargo_action.py")),
-    "_python": attr.label(allow_single_file = True, default = Label("@python37//:version.txt")),
+    "_python": attr.label(allow_single_file = True, default = Label("@build_python//:version.txt")),
     "_rust": attr.label(allow_single_file = True, default = Label("@local_rust//:version.txt")),
     "_tools": attr.label(default = Label("//tools/bazel:native_tools")),
     "srcs": attr.label_list(allow_files = True, mandatory = True, doc = "files that cargo may read"),

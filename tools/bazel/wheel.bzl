@@ -1,6 +1,6 @@
 """The wheel, and the command that people know from TensorFlow's own build."""
 
-load("@python37//:python.bzl", "PYTHON")
+load("@build_python//:python.bzl", "PYTHON")
 
 def _repacked_wheel_impl(ctx):
     # A folder, because the wheel's name tells the systems that it runs on, and that shows only in what was built.
@@ -32,7 +32,7 @@ repacked_wheel = rule(
         "library": attr.label(allow_single_file = True, mandatory = True, doc = "libsentinel.so"),
         "licences": attr.label(allow_single_file = True, mandatory = True),
         "stock": attr.label(allow_single_file = True, default = Label("@tensorflow_wheel//:wheel")),
-        "_python": attr.label(allow_single_file = True, default = Label("@python37//:version.txt")),
+        "_python": attr.label(allow_single_file = True, default = Label("@build_python//:version.txt")),
         "_repack": attr.label(
             allow_single_file = True,
             default = Label("//tensorflow/tools/pip_package:repack.py"),

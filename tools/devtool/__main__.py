@@ -20,6 +20,8 @@ COMMANDS = {
     "clean": commands.clean,
     # For scripts: prints the Python 3.7 that setup would use.
     "python": commands.print_python,
+    # For Bazel: prints the Python that its build steps run under.
+    "build-python": commands.print_build_python,
     # For Bazel: prints the path of the official wheel, which the Python that is named downloads when it is missing.
     "stock-wheel": commands.print_stock_wheel,
 }

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import venvs
-from pythons import find_python
+from pythons import find_build_python, find_python
 from util import (
     BUILD,
     ROOT,
@@ -44,7 +44,9 @@ def wheel(arguments):
             raise Stop("%s, but got: %s" % (USAGE, " ".join(arguments)))
     need_programs("cargo", "g++", "nm", "ldd", "readelf")
     # Here rather than in the middle of the build, where the reason would be one line among many.
-    find_python()
+    find_build_python()
+    if "--verify" in arguments:
+        find_python()
     with one_at_a_time():
         bazel = Bazel(version)
         path = bazel.build()
@@ -95,7 +97,7 @@ class Bazel:
 
 def verify(bazel, path):
     """Tests the wheel and prints what was found as one line of JSON. Returns 1 when a promise is broken."""
-    stock = venvs.stock_wheel(find_python())
+    stock = venvs.stock_wheel(sys.executable)
     inspect = [
         sys.executable,
         str(ROOT / "tools" / "bazel" / "inspect_wheel.py"),

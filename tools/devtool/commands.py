@@ -6,7 +6,7 @@ import time
 
 import plugin
 import venvs
-from pythons import find_python
+from pythons import find_build_python, find_python
 from util import (
     BUILD,
     ROOT,
@@ -180,6 +180,13 @@ def print_python(arguments):
     """Prints the path of the Python 3.7 that setup would use."""
     _no_arguments("python", arguments)
     print(find_python())
+    return 0
+
+
+def print_build_python(arguments):
+    """Prints the path of the Python that Bazel's build steps run under."""
+    _no_arguments("build-python", arguments)
+    print(find_build_python())
     return 0
 
 

@@ -1,9 +1,13 @@
-"""Finds a Python 3.7: the only Python that has an official TensorFlow 1.13.1 wheel with this C++ ABI."""
+"""Finds a Python 3.7: the only Python that has an official TensorFlow 1.13.1 wheel with this C++ ABI.
+
+Making that wheel takes no such Python; one that any system of today has will do.
+"""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from util import Stop
@@ -18,6 +22,7 @@ except ImportError:
 print(json.dumps([list(sys.version_info[:3]), sysconfig.get_config_var("SOABI"), has_venv, sys.executable]))
 """
 _SOABI = "cpython-37m-x86_64-linux-gnu"
+_OLDEST_TO_BUILD = (3, 7)
 
 
 def find_python():
@@ -43,6 +48,22 @@ def find_python():
         "Python 3.7 was not found: get it with 'pyenv install 3.7' or 'uv python install 3.7' (uv: 'pip install uv'), "
         "or name one with SENTINEL_PYTHON=/path/to/python3.7"
     )
+
+
+def find_build_python():
+    """Returns the absolute path of the Python that Bazel's build steps run under: the one that runs this, if it can.
+
+    Raises:
+        Stop: it is too old, or cannot make an environment.
+    """
+    if sys.version_info < _OLDEST_TO_BUILD:
+        raise Stop("python3 is Python %d.%d; 3.7 or later is needed" % sys.version_info[:2])
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        raise Stop("python3 cannot make environments: apt-get install python3-venv") from None
+    return sys.executable
 
 
 def _candidates():

