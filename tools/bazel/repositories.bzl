@@ -68,7 +68,9 @@ def _tf_wheel_impl(rctx):
     rctx.path(rctx.attr.lock)
     wheel = _devtool(rctx, ["stock-wheel", str(python)])
     name = wheel.split("/")[-1]
-    rctx.symlink(wheel, name)
+
+    # Not a link: the build goes on when the cache is emptied.
+    _run(rctx, "copying " + name, ["cp", "--reflink=auto", wheel, name])
     _run(rctx, "unpacking " + name, [python, "-c", _EXTRACT, name])
     rctx.file("BUILD", """
 package(default_visibility = ["//visibility:public"])
