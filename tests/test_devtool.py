@@ -83,6 +83,21 @@ def test_python_is_found_by_running_it(monkeypatch, tmp_path):
     assert Path(pythons.find_python()).name == "python"
 
 
+def test_the_wheel_takes_no_python_of_its_own_to_build(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SENTINEL_PYTHON", "/nonexistent/python")
+    assert pythons.find_build_python() == sys.executable
+    monkeypatch.setattr(pythons.sys, "version_info", (3, 6, 9))
+    with pytest.raises(util.Stop, match="python3 is Python 3.6; 3.7 or later is needed"):
+        pythons.find_build_python()
+
+
+def test_a_python_without_venv_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    with pytest.raises(util.Stop, match="cannot make environments: apt-get install python3-venv"):
+        pythons.find_build_python()
+
+
 def test_newest_pyenv_version_first():
     paths = ["/p/versions/3.7.%d/bin/python" % patch for patch in (9, 16, 10)]
     assert sorted(paths, key=pythons._numbers)[-1] == "/p/versions/3.7.16/bin/python"

@@ -23,6 +23,7 @@ STOCK_NAME = "tensorflow-1.13.1-cp37-cp37m-manylinux1_x86_64.whl"
 METADATA = """Metadata-Version: 2.1
 Name: %s
 Version: %s
+Requires-Dist: gast (>=0.2.0)
 Requires-Dist: numpy (>=1.13.3)
 Requires-Dist: protobuf (>=3.6.1)
 """
@@ -159,6 +160,7 @@ def test_only_the_named_files_change(tmp_path):
         purelib + "libsentinel.so",
         "tensorflow-V.data/scripts/sentinel",
         info + "NOTICE",
+        info + "LICENSE",
         info + "LICENSES-rust-crates",
     } | {purelib + "python/sentinel/" + name for name in api}
     for name in ("__init__.py", "python/pywrap_tensorflow.py"):
@@ -172,6 +174,8 @@ def test_metadata_names_the_version_the_caps_and_the_tag(tmp_path):
         metadata = archive.read(info + "METADATA").decode()
         wheel = archive.read(info + "WHEEL").decode()
     assert "\nVersion: 1.13.1+sentinel\n" in metadata
+    assert "Requires-Dist: gast (>=0.2.0,<0.3)\n" in metadata
+    assert "Requires-Dist: h5py (<3)\n" in metadata
     assert "Requires-Dist: numpy (>=1.13.3,<1.17)\n" in metadata
     assert "Requires-Dist: protobuf (>=3.6.1,<3.21)\n" in metadata
     assert "Tag: cp37-cp37m-manylinux_2_35_x86_64\n" in wheel

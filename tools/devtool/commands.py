@@ -71,7 +71,8 @@ def tools_python():
 
 def _repack(library, program):
     """Brings the wheel with Sentinel up to date. Returns its path and a key of its inputs."""
-    inputs = sorted(PIP_PACKAGE.glob("*")) + sorted(PYTHON_API.glob("*.py")) + [SCHEMA]
+    inputs = sorted(PIP_PACKAGE.glob("*")) + sorted(PYTHON_API.glob("*.py"))
+    inputs += [SCHEMA, ROOT / "LICENSE"]
     inputs = [path for path in inputs if path.is_file()]
     key = key_of([str(path) for path in inputs], venvs.stock_sha256(), library, program, *inputs)
     stamp = WHEELS / "key"

@@ -35,8 +35,11 @@ DATA = "tensorflow-%s.data/purelib/" % VERSION
 SCRIPTS = "tensorflow-%s.data/scripts/" % VERSION
 STOCK_INFO = "tensorflow-%s.dist-info/" % STOCK_VERSION
 INFO = "tensorflow-%s.dist-info/" % VERSION
-# Releases of these that TensorFlow 1.13.1 does not work with. `pip install` of the official wheel chooses them.
-CAPS = {"numpy": "<1.17", "protobuf": "<3.21"}
+# From these releases on TensorFlow 1.13.1 does not work with them: AutoGraph fails with gast, Keras cannot read weights
+# through h5py, message classes do not load, numpy warns at every import. `pip install` of the official wheel takes them.
+CAPS = {"gast": "<0.3", "numpy": "<1.17", "protobuf": "<3.21"}
+# The official wheel gets it through keras-applications, which caps nothing.
+ADDED_REQUIREMENT = "Requires-Dist: h5py (<3)\n"
 ACCEPTED = "only the official tensorflow-%s-%s.whl is accepted" % (STOCK_VERSION, STOCK_TAG)
 
 
@@ -128,7 +131,7 @@ def repack(stock, additions, command, licences, tag):
         stock[STOCK_INFO + "WHEEL"].content().decode(),
     )
     texts = {"METADATA": metadata, "WHEEL": wheel, "NOTICE": (HERE / "NOTICE").read_text()}
-    texts["LICENSES-rust-crates"] = licences
+    texts.update({"LICENSE": (ROOT / "LICENSE").read_text(), "LICENSES-rust-crates": licences})
     for name, text in texts.items():
         members[INFO + name] = wheelfile.member(INFO + name, text.encode())
     ordered = sorted(members.values())
@@ -153,7 +156,8 @@ def _metadata(text):
         text = _once(
             bound.group(0), "Requires-Dist: %s (%s,%s)" % (name, bound.group(1), cap), text
         )
-    return text
+    first = text.index("Requires-Dist: ")
+    return text[:first] + ADDED_REQUIREMENT + text[first:]
 
 
 def _once(old, new, text):
