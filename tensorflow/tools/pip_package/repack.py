@@ -36,7 +36,7 @@ SCRIPTS = "tensorflow-%s.data/scripts/" % VERSION
 STOCK_INFO = "tensorflow-%s.dist-info/" % STOCK_VERSION
 INFO = "tensorflow-%s.dist-info/" % VERSION
 # From these releases on TensorFlow 1.13.1 does not work with them: AutoGraph fails with gast, Keras cannot read weights
-# through h5py, message classes do not load, numpy warns at every import. `pip install` of the official wheel takes them.
+# through h5py, message classes do not load, numpy warns at every import. `pip install` of the official wheel takes all.
 CAPS = {"gast": "<0.3", "numpy": "<1.17", "protobuf": "<3.21"}
 # The official wheel gets it through keras-applications, which caps nothing.
 ADDED_REQUIREMENT = "Requires-Dist: h5py (<3)\n"
