@@ -166,6 +166,9 @@ struct TypedSim {
     /// Count memory time as the emulated slow tier of the live runtime does
     #[arg(long, conflicts_with_all = ["memory_share", "slow_ratio"])]
     emulated: bool,
+    /// Time of a step all fast, as measured in training: with it, predicts the step times of a live run
+    #[arg(long, value_name = "S", requires = "emulated", conflicts_with = "mhat")]
+    step_seconds: Option<f64>,
     /// Leave out the lower bound, which takes seconds for each budget
     #[arg(long)]
     no_bound: bool,
@@ -374,6 +377,7 @@ fn question(typed: TypedSim) -> Result<Question, String> {
         machine: Machine::by_name(&typed.machine).map_err(|e| format!("--machine = {}: {e}", typed.machine))?,
         migration,
         memory,
+        step_ns: typed.step_seconds.map(|own| above_zero("--step-seconds", own)).transpose()?.map(|own| own * 1e9),
         bound: !typed.no_bound,
     })
 }

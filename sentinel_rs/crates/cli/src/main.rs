@@ -66,8 +66,7 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         Command::BenchPlanningCase(case) => bench::planning::measure(case, out),
         Command::Sim { file, question, json, plot } => {
             let name = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-            let workload = sim::Workload::of(&name, &trace::read(&file)?)?;
-            let report = simulate::Report::of(&workload, &question)?;
+            let report = simulate::Report::of(&name, &trace::read(&file)?, &question)?;
             if let Some(plot) = plot {
                 let why = |error| anyhow::anyhow!("cannot write {}: {error}", plot.display());
                 std::fs::write(&plot, chart::svg(&report)).map_err(why)?;

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use plan::Machine;
 use serde::Serialize;
-use sim::{step_bound, BoundEffort, Costs, MemoryTime, Named, Setting, Workload};
+use sim::{step_bound, BoundEffort, Costs, LiveStep, MemoryTime, Named, Outcome, Setting, SimError, Workload};
+use trace::StepTrace;
 
 use crate::amount::{Budget, Bytes};
 use crate::table::{Align, Table};
@@ -43,6 +44,8 @@ pub struct Question {
     pub migration: Migration,
     /// How much of the step is memory time.
     pub memory: MemoryTime,
+    /// All-fast time of a live step in nanoseconds, for the emulated tier; `None` for that of the recording.
+    pub step_ns: Option<f64>,
     /// Whether the lower bound is worked out.
     pub bound: bool,
 }
@@ -53,7 +56,7 @@ pub struct Report {
     pub workload: String,
     pub machine: String,
     pub peak_live_bytes: u64,
-    /// All-fast time of the recorded step.
+    /// All-fast time of the step.
     pub step_ns: f64,
     pub memory_share: f64,
     pub slow_over_fast: f64,
@@ -79,6 +82,10 @@ pub struct PolicyResult {
     pub throughput: Option<f64>,
     /// Why it cannot run.
     pub infeasible: Option<String>,
+    /// Time of a step; of the emulated tier, with as many ops at a time as the recording session had threads for them.
+    pub step_seconds: Option<f64>,
+    /// What the bytes in slower tiers cost more than in the fastest; a part of it hides behind work.
+    pub slow_memory_seconds: Option<f64>,
     pub stall_ns: f64,
     pub promoted_bytes: u64,
     pub demoted_bytes: u64,
@@ -89,7 +96,18 @@ pub struct PolicyResult {
 
 impl Report {
     /// Runs everything.
-    pub fn of(workload: &Workload, question: &Question) -> anyhow::Result<Report> {
+    pub fn of(name: &str, trace: &StepTrace, question: &Question) -> anyhow::Result<Report> {
+        let emulated = question.memory == MemoryTime::Emulated;
+        let live = emulated.then(|| LiveStep::of(name, trace, question.step_ns)).transpose()?;
+        let (workload, step_ns) = match &live {
+            Some(live) => (live.workload.clone(), live.all_fast_ns),
+            None => {
+                let workload = Workload::of(name, trace)?;
+                let step_ns = workload.step_ns;
+                (workload, step_ns)
+            }
+        };
+        let workload = &workload;
         let costs = Costs::new(&workload.profile, &question.machine, question.memory)?;
         let slowest = trace::Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
         let peak = workload.profile.peak_live_bytes;
@@ -99,7 +117,13 @@ impl Report {
             let fast_bytes = budget.bytes_of(peak);
             let setting = question.migration.setting(workload, &costs, &question.machine, fast_bytes);
             m_hat = setting.m_hat(workload);
-            let result = |&policy: &Named| one(policy, workload, &costs, &setting, &question.machine);
+            let result = |&policy: &Named| match &live {
+                Some(live) => {
+                    let machine = setting.machine_for_planning(&question.machine);
+                    PolicyResult::of(policy, live.run(policy, &machine, fast_bytes), step_ns)
+                }
+                None => one(policy, workload, &costs, &setting, &question.machine),
+            };
             points.push(Point {
                 fast_bytes,
                 fast_share: fast_bytes as f64 / peak.max(1) as f64,
@@ -111,7 +135,7 @@ impl Report {
             workload: workload.name.clone(),
             machine: question.machine.name.clone(),
             peak_live_bytes: peak,
-            step_ns: workload.step_ns,
+            step_ns,
             memory_share: costs.memory_share,
             slow_over_fast: costs.step_in_tier_ns(&workload.profile, slowest) / workload.step_ns.max(1.0),
             m_hat,
@@ -148,6 +172,39 @@ impl Report {
 }
 
 impl PolicyResult {
+    /// What came of a run of `policy`, beside a step of `all_fast_ns`.
+    fn of(policy: Named, ran: Result<Outcome, SimError>, all_fast_ns: f64) -> anyhow::Result<PolicyResult> {
+        let empty = PolicyResult {
+            policy: policy.name(),
+            throughput: None,
+            infeasible: None,
+            step_seconds: None,
+            slow_memory_seconds: None,
+            stall_ns: 0.0,
+            promoted_bytes: 0,
+            demoted_bytes: 0,
+            overflow_bytes: 0,
+            settled: true,
+        };
+        match ran {
+            Ok(outcome) => Ok(PolicyResult {
+                throughput: Some(outcome.relative(all_fast_ns)),
+                step_seconds: Some(outcome.sums.step_ns / 1e9),
+                slow_memory_seconds: Some(outcome.waits.iter().map(|(_, extra_ns)| extra_ns / 1e9).sum()),
+                stall_ns: outcome.sums.stall_ns,
+                promoted_bytes: outcome.sums.promoted_bytes,
+                demoted_bytes: outcome.sums.demoted_bytes,
+                overflow_bytes: outcome.sums.overflow_bytes,
+                settled: outcome.settled,
+                ..empty
+            }),
+            Err(error @ SimError::Infeasible { .. }) => {
+                Ok(PolicyResult { infeasible: Some(error.to_string()), ..empty })
+            }
+            Err(error) => Err(anyhow::anyhow!("policy {}: {error}", policy.name())),
+        }
+    }
+
     fn cell(&self) -> String {
         match (self.throughput, &self.infeasible) {
             (Some(throughput), _) => format!("{throughput:.3}{}", if self.settled { "" } else { "*" }),
@@ -180,31 +237,7 @@ pub fn one(
     setting: &Setting,
     machine: &Machine,
 ) -> anyhow::Result<PolicyResult> {
-    let empty = PolicyResult {
-        policy: policy.name(),
-        throughput: None,
-        infeasible: None,
-        stall_ns: 0.0,
-        promoted_bytes: 0,
-        demoted_bytes: 0,
-        overflow_bytes: 0,
-        settled: true,
-    };
-    match policy.run(workload, costs, setting, machine) {
-        Ok(outcome) => Ok(PolicyResult {
-            throughput: Some(outcome.relative(workload.step_ns)),
-            stall_ns: outcome.sums.stall_ns,
-            promoted_bytes: outcome.sums.promoted_bytes,
-            demoted_bytes: outcome.sums.demoted_bytes,
-            overflow_bytes: outcome.sums.overflow_bytes,
-            settled: outcome.settled,
-            ..empty
-        }),
-        Err(error @ sim::SimError::Infeasible { .. }) => {
-            Ok(PolicyResult { infeasible: Some(error.to_string()), ..empty })
-        }
-        Err(error) => Err(anyhow::anyhow!("policy {}: {error}", policy.name())),
-    }
+    PolicyResult::of(policy, policy.run(workload, costs, setting, machine), workload.step_ns)
 }
 
 /// Policies by name, separated by commas; `all` for all of them.

@@ -58,6 +58,8 @@ pub struct OpCost {
     pub base_ns: f64,
     /// Recorded nanoseconds per nanosecond of the machine's memory time, at most κ.
     pub scale: f64,
+    /// Memory time when everything is in the fastest tier, in recorded nanoseconds.
+    pub fast_ns: f64,
     /// Memory time that hides behind compute: this much extra memory time is free.
     pub slack_ns: f64,
 }
@@ -214,7 +216,7 @@ impl Times {
         let Times { tiers, base, fast, .. } = self;
         let cost = |(&base_ns, &fast_ns): (&f64, &f64)| {
             let scale = scale(base_ns, fast_ns);
-            OpCost { base_ns, scale, slack_ns: (base_ns - scale * fast_ns).max(0.0) }
+            OpCost { base_ns, scale, fast_ns: scale * fast_ns, slack_ns: (base_ns - scale * fast_ns).max(0.0) }
         };
         let ops: Vec<OpCost> = base.iter().zip(&fast).map(cost).collect();
         let step_ns: f64 = base.iter().sum();

@@ -1,18 +1,21 @@
-//! What moves really did, against what their plan assumed: a plan whose speeds were wrong is made again from the same
-//! profile, and the next step follows the new one.
+//! What moves and operations really took, against what their plan assumed: a plan whose speeds or times were wrong is made
+//! again from the same profile, and the next step follows the new one.
 
 use crate::buckets::Phase;
 use crate::managed::Managed;
 use crate::runtime::Runtime;
 use crate::steps::Steps;
+use crate::timing::OpTimes;
 use plan::{Migration, MoveTally, PLANS_MAX};
 use profile::Profile;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use trace::LayerSource;
+use trace::{LayerSource, StepTrace};
 
 /// The first steps of a plan find persistent tensors where they were before it, and are not measured.
 const SETTLING_STEPS: u64 = 2;
+/// Times of operations are judged after so many steps of a plan. In the first, its addresses are touched for the first time.
+const TIMED_STEPS: u64 = 3;
 /// A speed is judged from moves of this time or more. Emulated moves are up to 20 ms early or late, because what a sleep
 /// took too long is taken off the next ones; in a window of this length that stays below what counts as wrong.
 const WINDOW_NS: f64 = 100e6;
@@ -26,11 +29,24 @@ pub struct Basis {
     pub addresses: Vec<usize>,
     /// Where the layers come from.
     pub layer_source: LayerSource,
+    /// The step as it was recorded, when the user wants it as a file.
+    pub trace: Option<StepTrace>,
 }
 
-/// Whether the speeds that one plan assumed turn out to be right.
+/// What a plan should have assumed.
+#[derive(Clone, Debug)]
+pub struct Correction {
+    /// Speeds of moves.
+    pub migration: Migration,
+    /// Times by operation; `None` when those that were assumed are right.
+    pub op_times: Option<Vec<u64>>,
+}
+
+/// Whether the speeds and times that one plan assumed turn out to be right.
 #[derive(Debug)]
 pub struct Feedback {
+    /// What operations take.
+    pub op_times: OpTimes,
     /// For another plan.
     pub basis: Arc<Basis>,
     /// Plans of the profile, this one included.
@@ -127,19 +143,21 @@ impl Feedback {
     /// For a plan that assumes these speeds; `plans` counts the profile's plans with this one.
     #[must_use]
     pub fn new(basis: Arc<Basis>, plans: u32, assumed: Migration) -> Feedback {
-        Feedback { basis, plans, assumed, learnt: Mutex::default(), successor: Mutex::default() }
+        let op_times = OpTimes::new(&basis.profile);
+        Feedback { op_times, basis, plans, assumed, learnt: Mutex::default(), successor: Mutex::default() }
     }
 
-    /// A step that followed the plan is over, and moves came to `total` since the process began. Returns the speeds to plan
-    /// with, when those of the plan are wrong for long enough and the profile may have another plan.
-    pub fn step_ends(&self, total: MoveTally) -> Option<Migration> {
+    /// A step that followed the plan is over, and moves came to `total` since the process began. Returns what to plan with,
+    /// when what the plan assumed is wrong for long enough and the profile may have another plan.
+    pub fn step_ends(&self, total: MoveTally) -> Option<Correction> {
         let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
         if learnt.asked || self.plans >= PLANS_MAX {
             return None;
         }
-        let corrected = learnt.step_ends(self.assumed, total);
-        learnt.asked = corrected.is_some();
-        corrected
+        let migration = learnt.step_ends(self.assumed, total);
+        let op_times = if learnt.steps >= TIMED_STEPS { self.op_times.corrected() } else { None };
+        learnt.asked = migration.is_some() || op_times.is_some();
+        learnt.asked.then(|| Correction { migration: migration.unwrap_or(self.assumed), op_times })
     }
 
     fn successor(&self) -> MutexGuard<'_, Option<Arc<Managed>>> {
@@ -153,14 +171,14 @@ impl Feedback {
 }
 
 impl Runtime {
-    /// A step that followed `managed` is over: when its moves ran at other speeds than assumed, the plan is made again, on
-    /// a thread of its own.
+    /// A step that followed `managed` is over: when its moves or operations took another time than assumed, the plan is made
+    /// again, on a thread of its own.
     pub(crate) fn learn(self: &Arc<Self>, managed: &Arc<Managed>, graph: u64, signature: u64) {
         let corrected = managed.feedback.as_ref().and_then(|known| known.step_ends(self.counters.moves()));
-        let Some(migration) = corrected else { return };
+        let Some(correction) = corrected else { return };
         let (runtime, before) = (Arc::clone(self), Arc::clone(managed));
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
-            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan_again(&before, migration)));
+            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan_again(&before, correction)));
             let planned = planned.unwrap_or_else(|_| {
                 runtime.counters.panics_caught.count();
                 None

@@ -2,7 +2,7 @@
 //!
 //! From bottom to top: `options` and `current` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
 //! addresses, `mover` moves pages, `recorder` watches one step; `managed` follows a plan, `buckets` and `steps` decide
-//! which step does what, `planning` makes plans, `feedback` says when one has to be made again; `runtime` is what
+//! which step does what, `planning` makes plans, `timing` and `feedback` say when one has to be made again; `runtime` is what
 //! TensorFlow's threads enter, `setup` makes it; `handover` leaves its statistics to whoever started the process.
 //! Nothing here dereferences an address; system calls are behind `sys`, TensorFlow is behind `ffi`.
 
@@ -26,3 +26,4 @@ pub mod setup;
 pub mod stats;
 pub mod steps;
 pub mod tiers;
+mod timing;

@@ -167,6 +167,13 @@ impl Managed {
         }
     }
 
+    /// An operation took so long; `None` when nobody looked.
+    pub fn note_time(&self, kernel: u32, took: Option<Duration>) {
+        if let (Some(feedback), Some(took)) = (&self.feedback, took) {
+            feedback.op_times.note(kernel, crate::runtime::nanos(took));
+        }
+    }
+
     /// A step is over.
     pub fn step_ends(&self, took: Duration) {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,16 +1,17 @@
 //! From a recording to a plan that steps can follow: fold, budget, policy, address.
 
 use crate::buckets::Phase;
-use crate::feedback::{Basis, Feedback};
+use crate::feedback::{Basis, Correction, Feedback};
 use crate::managed::Managed;
 use crate::memory::usize_of;
 use crate::options::FastBudget;
 use crate::recorder::Recording;
 use crate::runtime::Runtime;
+use crate::timing::with_times;
 use place::{Arena, UnitState};
 use plan::{Machine, Migration, Plan, Policy, Unit, UnitHome};
 use std::sync::Arc;
-use trace::{LayerSource, Tier};
+use trace::{LayerSource, StepTrace, Tier};
 
 /// Graphs whose step allocates less at its peak are left alone: there is nothing to gain.
 const MIN_STEP_BYTES: u64 = 1 << 20;
@@ -23,7 +24,7 @@ impl Runtime {
                 op.layer = layer;
             }
         }
-        self.write_trace(&recording);
+        self.write_trace(&recording.trace);
         let profile = match profile::fold(&recording.trace) {
             Ok(profile) => profile,
             Err(error) => {
@@ -49,11 +50,13 @@ impl Runtime {
                     return Phase::Unmanaged("its budget is too small, and strictness was asked for");
                 }
                 let (addresses, layer_source) = (recording.addresses, recording.trace.layer_source);
-                let basis = Arc::new(Basis { profile, addresses, layer_source });
+                let trace = self.options.trace_path.is_some().then_some(recording.trace);
+                let basis = Arc::new(Basis { profile, addresses, layer_source, trace });
                 let Some(managed) = self.bind(plan, basis, 1, Migration::of(&self.machine)) else {
                     self.lock_steps().advise("sentinel: no address space is left for another plan".to_owned());
                     return Phase::Unmanaged("no address space was left");
                 };
+                self.counters.plans_made.count();
                 Phase::Managed(managed)
             }
             Some(Err(error)) => {
@@ -63,9 +66,9 @@ impl Runtime {
         }
     }
 
-    fn write_trace(&self, recording: &Recording) {
+    fn write_trace(&self, recorded: &StepTrace) {
         let Some(path) = &self.options.trace_path else { return };
-        let outcome = trace::write(path, &recording.trace);
+        let outcome = trace::write(path, recorded);
         let mut steps = self.lock_steps();
         steps.trace_error = outcome.err().map(|error| error.to_string());
         if let Some(error) = steps.trace_error.clone() {
@@ -73,27 +76,51 @@ impl Runtime {
         }
     }
 
-    /// A plan for other speeds from the profile that `before` was made from; `None` when there is none to be had, and
-    /// `before` stays.
-    pub(crate) fn plan_again(&self, before: &Managed, migration: Migration) -> Option<Arc<Managed>> {
+    /// A plan for other speeds or times from the profile that `before` was made from; `None` when there is none to be had,
+    /// and `before` stays.
+    pub(crate) fn plan_again(&self, before: &Managed, correction: Correction) -> Option<Arc<Managed>> {
         let feedback = before.feedback.as_ref()?;
+        let Correction { migration, op_times } = correction;
         log::info!(
-            "sentinel: moves run at {:.2} GB/s to fast memory and at {:.2} GB/s to slow memory; planning again",
+            "sentinel: moves run at {:.2} GB/s to fast memory and at {:.2} GB/s to slow memory{}; planning again",
             migration.promote_rate,
-            migration.demote_rate
+            migration.demote_rate,
+            if op_times.is_some() { ", operations take less time than in the profiled step" } else { "" }
         );
         let (promote_gbps, demote_gbps) = (migration.promote_rate, migration.demote_rate);
         let machine = Machine { promote_gbps, demote_gbps, ..self.machine.clone() };
+        let basis = match &op_times {
+            Some(times) => self.retimed(&feedback.basis, times),
+            None => Arc::clone(&feedback.basis),
+        };
         let allowed = self.memory.budget.allowed();
-        match self.options.policy.plan(&feedback.basis.profile, allowed, &machine)? {
+        let after = match self.options.policy.plan(&basis.profile, allowed, &machine)? {
             // Strictness asked for a plan that fits, and training has one.
             Ok(plan) if self.strict() && plan.fast_needed_bytes > allowed => None,
-            Ok(plan) => self.bind(plan, Arc::clone(&feedback.basis), feedback.plans + 1, migration),
+            Ok(plan) => self.bind(plan, basis, feedback.plans + 1, migration),
             Err(error) => {
                 log::info!("sentinel: no plan: {error}; the one before stays");
                 None
             }
+        };
+        if after.is_some() {
+            self.counters.plans_made.count();
+            self.counters.plans_for_op_times.add(u64::from(op_times.is_some()));
         }
+        after
+    }
+
+    /// The same profile with other times by operation; whoever wanted the step as a file gets one with these times.
+    fn retimed(&self, basis: &Basis, times: &[u64]) -> Arc<Basis> {
+        let mut trace = basis.trace.clone();
+        if let Some(trace) = &mut trace {
+            for (op, time_ns) in trace.ops.iter_mut().zip(times) {
+                op.end_ns = op.start_ns + time_ns;
+            }
+            self.write_trace(trace);
+        }
+        let (addresses, layer_source) = (basis.addresses.clone(), basis.layer_source);
+        Arc::new(Basis { profile: with_times(&basis.profile, times), addresses, layer_source, trace })
     }
 
     /// Gives the plan addresses; `None` when none are left. It is plan number `plans` of its profile.
@@ -113,7 +140,6 @@ impl Runtime {
         let arena = Arc::new(Arena::bind(plan, base, &roles, persistent));
         self.memory.trim();
         self.memory.install(&arena);
-        self.counters.plans_made.count();
         let plan = arena.plan();
         log::info!(
             "sentinel: plan of {} slots and {} units in {} intervals; {} of {} fast bytes needed",

@@ -107,43 +107,48 @@ impl Runtime {
     /// A kernel is about to run on the calling thread.
     pub fn op_begins(&self, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
         let mut own = Current { kernel, execution: 0, step_tag: 0 };
+        let mut timed = false;
         if let Some(active) = self.active.load().as_deref().filter(|active| active.step_id == step_id) {
             own.step_tag = active.tag;
             active.ops.fetch_add(1, Ordering::Relaxed);
             match &active.mode {
                 Mode::Profiling(recorder) => own.execution = recorder.op_begins(kernel, inputs, &self.memory),
                 Mode::Managed(managed) => {
+                    timed = managed.feedback.is_some();
                     if let Some(layer) = managed.arena.layer_of(kernel) {
                         managed.reach(layer, &self.memory, &self.mover, &self.counters);
                     }
                 }
             }
         }
-        let began = self.emulated.is_some().then(Instant::now);
+        let began = (timed || self.emulated.is_some()).then(Instant::now);
         OpScope { own, previous: current::swap(own), began }
     }
 
     /// The kernel is done. The scope may end on another thread than it began on, when the kernel is asynchronous; then
     /// `delay` is false, because no thread was busy with it.
     pub fn op_ends(&self, scope: &OpScope, inputs: &[Touch], outputs: &[Touch], delay: bool) {
-        let elapsed_ns = scope.began.map_or(0.0, |began| began.elapsed().as_secs_f64() * 1e9);
+        let elapsed = scope.began.map(|began| began.elapsed());
         if scope.own.step_tag != 0 {
             if let Some(active) = self.active.load().as_deref().filter(|active| active.tag == scope.own.step_tag) {
-                if let Mode::Profiling(recorder) = &active.mode {
-                    recorder.op_ends(scope.own.execution, outputs, &self.memory);
+                match &active.mode {
+                    Mode::Profiling(recorder) => recorder.op_ends(scope.own.execution, outputs, &self.memory),
+                    Mode::Managed(managed) if delay => managed.note_time(scope.own.kernel, elapsed),
+                    Mode::Managed(_) => {}
                 }
             }
         }
         if delay {
             current::swap(scope.previous);
             if let Some(emulated) = &self.emulated {
+                let elapsed_ns = elapsed.map_or(0.0, |elapsed| elapsed.as_secs_f64() * 1e9);
                 self.charge(emulated, scope.own.kernel, inputs, outputs, elapsed_ns);
             }
         }
     }
 
-    /// Delays the thread by what the operation's slow bytes would have cost: its time becomes the larger of what it took
-    /// and what its memory takes by the cost model.
+    /// Delays the thread by what the operation's slow bytes would have cost more than fast ones. What the operation took
+    /// longer than its bytes take in fast memory hides as much of that: such an operation works meanwhile.
     fn charge(&self, tiers: &EmulatedTiers, kernel: u32, inputs: &[Touch], outputs: &[Touch], elapsed_ns: f64) {
         let (mut fast, mut slow) = ([0_u64; 2], [0_u64; 2]);
         for (side, touches) in [inputs, outputs].into_iter().enumerate() {
@@ -164,10 +169,13 @@ impl Runtime {
             return;
         }
         let threads = self.intra_op_threads.load(Ordering::Relaxed);
-        let memory_ns = tiers.memory_time_ns(Tier::SLOW, slow[0], slow[1], threads)
-            + tiers.memory_time_ns(Tier::FAST, fast[0], fast[1], threads);
-        if memory_ns > elapsed_ns {
-            let delay = std::time::Duration::from_secs_f64((memory_ns - elapsed_ns) / 1e9);
+        let time_ns = |tier: Tier, bytes: [u64; 2]| tiers.memory_time_ns(tier, bytes[0], bytes[1], threads);
+        let slow_as_fast_ns = time_ns(Tier::FAST, slow);
+        let extra_ns = time_ns(Tier::SLOW, slow) - slow_as_fast_ns;
+        self.counters.slow_memory_ns.add(nanos(std::time::Duration::from_secs_f64(extra_ns.max(0.0) / 1e9)));
+        let hidden_ns = (elapsed_ns - time_ns(Tier::FAST, fast) - slow_as_fast_ns).max(0.0);
+        if extra_ns > hidden_ns {
+            let delay = std::time::Duration::from_secs_f64((extra_ns - hidden_ns) / 1e9);
             let began = Instant::now();
             while began.elapsed() < delay {
                 std::hint::spin_loop();

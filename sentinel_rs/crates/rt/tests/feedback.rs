@@ -56,9 +56,9 @@ fn moves_ten_times_slower_than_assumed_are_planned_again_and_become_fewer() {
     let _alone = alone();
     let mut trainer = trainer("gap", 10.0, 1.0);
     let first = trainer.train_until(|report| report.steps_managed >= 4);
-    assert_eq!(first.plans_made, 1, "so few moves say little");
+    assert_eq!(plans_for_speeds(&first), 1, "so few moves say little");
 
-    let again = trainer.train_until(|report| report.plans_made > 1);
+    let again = trainer.train_until(|report| plans_for_speeds(report) > 1);
     let after = trainer.train_until(|report| report.steps_managed >= again.steps_managed + 100);
     assert!(after.plans_made <= u64::from(PLANS_MAX), "{after:?}");
     let (before, now) = (first.planned_move_bytes, after.planned_move_bytes);
@@ -88,6 +88,12 @@ fn without_room_for_another_plan_the_first_one_stays() {
     everything_dies(trainer);
 }
 
+/// The first plan, and those made again because moves ran at other speeds than assumed. How long operations take depends on
+/// what else the machine does, and may call for plans in any of these tests.
+fn plans_for_speeds(report: &Report) -> u64 {
+    report.plans_made - report.plans_for_op_times
+}
+
 /// Steps follow one plan from their begin to their end: allocations may find fast memory full, but nothing else.
 fn follows_well(report: &Report) {
     assert_eq!((report.state.as_str(), report.steps_profiled, report.panics_caught), ("managed", 1, 0), "{report:?}");
@@ -104,7 +110,7 @@ fn moves_as_fast_as_assumed_leave_the_plan_as_it_is() {
     // A second of moves in one direction, of which two tenths would do.
     let report = trainer.train_until(|report| report.promoted_bytes.max(report.demoted_bytes) > 1 << 30);
     assert!(report.demote_gbps_measured.is_some() && report.emulated_delay_ns > 0, "{report:?}");
-    assert_eq!(report.plans_made, 1, "{report:?}");
+    assert_eq!(plans_for_speeds(&report), 1, "{report:?}");
     everything_dies(trainer);
 }
 

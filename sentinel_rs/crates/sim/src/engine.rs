@@ -64,6 +64,8 @@ pub struct Outcome {
     pub steps: u64,
     /// The last two steps were the same.
     pub settled: bool,
+    /// By op: waiting for moves before it, and memory time beyond all-fast, in the last step.
+    pub waits: Vec<(f64, f64)>,
 }
 
 impl Outcome {
@@ -93,11 +95,12 @@ pub fn run(
     while world.step < STEPS_MAX {
         let sums = run_step(&mut world, policy)?;
         if past.last().is_some_and(|last| alike(last, &sums)) {
-            return Ok(Outcome { sums, steps: world.step, settled: true });
+            return Ok(Outcome { sums, steps: world.step, settled: true, waits: world.waits });
         }
         past.push(sums);
     }
-    Ok(Outcome { sums: mean(&past[past.len().saturating_sub(MEAN_STEPS)..]), steps: world.step, settled: false })
+    let sums = mean(&past[past.len().saturating_sub(MEAN_STEPS)..]);
+    Ok(Outcome { sums, steps: world.step, settled: false, waits: world.waits })
 }
 
 /// One step.
@@ -109,8 +112,10 @@ pub fn run_step(world: &mut World, policy: &mut dyn Policy) -> Result<StepSums, 
     world.sums = StepSums { fast_peak_bytes: world.used(trace::Tier::FAST), ..StepSums::default() };
     for op in 0..world.workload.ops.len() {
         world.op = u32::try_from(op).unwrap_or(u32::MAX);
+        let stalled_ns = world.sums.stall_ns;
         enter(world, policy)?;
         let demand = policy.demand(world)?;
+        world.waits[op] = (world.sums.stall_ns - stalled_ns, demand.extra_ns);
         work(world, policy, op, &demand)?;
         policy.after_op(world)?;
     }

@@ -21,6 +21,15 @@ pub fn jittered(trace: &StepTrace, spread: f64, seed: u64) -> StepTrace {
     changed
 }
 
+/// Every op's time changed by this factor.
+#[must_use]
+pub fn slowed(trace: &StepTrace, factor: f64) -> StepTrace {
+    let mut changed = trace.clone();
+    let times: Vec<u64> = trace.ops.iter().map(|op| scaled(op.end_ns - op.start_ns, factor)).collect();
+    serialize(&mut changed, &times);
+    changed
+}
+
 /// About this share of the ops changes places with the op after it, where nothing stands against it: same layer, and the
 /// later one neither waits for the earlier one nor uses what it allocates.
 #[must_use]

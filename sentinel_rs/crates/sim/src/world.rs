@@ -121,6 +121,8 @@ pub struct World<'a> {
     pub clock_ns: f64,
     /// Of this step so far.
     pub sums: StepSums,
+    /// By op: waiting for moves before it, and memory time beyond all-fast, in the latest step in which it ran.
+    pub waits: Vec<(f64, f64)>,
     used: Vec<u64>,
     pub(crate) promotions: Server,
     pub(crate) demotions: Server,
@@ -138,6 +140,7 @@ impl<'a> World<'a> {
             step: 0,
             clock_ns: 0.0,
             sums: StepSums::default(),
+            waits: vec![(0.0, 0.0); workload.ops.len()],
             used: vec![0; costs.tiers.len()],
             promotions: Server::default(),
             demotions: Server::default(),
