@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from demo_prediction import prediction_summary, print_prediction
 from demo_report import OURS, PLANNED, failed_checks, print_bound, print_table, summarize
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -31,6 +32,8 @@ WARMUP_STEPS_WITHOUT_PROFILE = 1000
 # A managed run stops by itself when it has its managed steps; this bounds one whose plan never arrives.
 STEPS_AT_MOST_BEFORE_PLAN = 30
 CALIBRATION_STEPS = 6
+# Our policy corrects its plan by what the first managed steps take; training goes on while it does.
+SECOND_PLAN_STEPS = 6
 
 MODES = ("stock", "fast_only", "slow_only", "first_touch", *PLANNED)
 # Step time relative to fast_only that the first round is planned with; later rounds use what was seen.
@@ -61,7 +64,8 @@ class ChildFailed(Exception):
 class Run:
     """The results of one process, as digits_resnet.py wrote them."""
 
-    def __init__(self, result, losses, wall_seconds):
+    def __init__(self, result, losses, wall_seconds, trace):
+        self.trace = trace
         self.losses = losses
         self.accuracy = result["accuracy"]
         self.stats = result["stats"]
@@ -91,6 +95,8 @@ class Demo:
         self._pythons = {True: arguments.python, False: arguments.stock_python}
         self._scratch = Path(scratch)
         self._begin = time.monotonic()
+        self._traces = arguments.traces
+        self._traces.mkdir(parents=True, exist_ok=True)
         self._runs = 0
         self.size = QUICK if arguments.quick else FULL
 
@@ -98,8 +104,10 @@ class Demo:
         """Seconds since the demo began."""
         return time.monotonic() - self._begin
 
-    def run(self, label, flags, sentinel=True):
-        """Runs digits_resnet.py once; raises ChildFailed."""
+    def run(self, label, flags, sentinel=True, trace=None):
+        """Runs digits_resnet.py once, with a file for the trace of its step if it has one; raises ChildFailed."""
+        trace = trace and self._traces / trace
+        flags = [*flags, "--trace", trace] if trace else flags
         self._runs += 1
         json_path, losses_path, log_path = (
             self._scratch / f"{self._runs}.{kind}" for kind in ("json", "losses", "log")
@@ -140,7 +148,7 @@ class Demo:
                     )
                 )
         result = json.loads(json_path.read_text())
-        run = Run(result, losses_path.read_text().split(), time.monotonic() - begin)
+        run = Run(result, losses_path.read_text().split(), time.monotonic() - begin, trace)
         seconds = run.steady_seconds(self.size.measured_least)
         self.say(f"{label}: {len(run.step_seconds)} steps, {seconds:.3f} s each in the end")
         return run
@@ -163,7 +171,7 @@ class Demo:
         seconds = (size.seconds - self.elapsed()) / (size.rounds - round_number)
         lead_in = dict.fromkeys(MODES, size.lead_in_steps)
         # Warm-up, the profiled step, and one that runs while the plan is made.
-        lead_in.update(dict.fromkeys(PLANNED, WARMUP_STEPS + 2 + size.trial_steps))
+        lead_in.update({mode: WARMUP_STEPS + 2 + trial_steps(size, mode) for mode in PLANNED})
         spent = sum(start_seconds + lead_in[mode] * step_seconds[mode] for mode in MODES)
         fitting = int((seconds - spent) / sum(step_seconds.values()))
         return max(size.measured_least, min(fitting, size.measured_most))
@@ -235,6 +243,11 @@ def train_to_accuracy(demo, fast_bytes):
     return run
 
 
+def trial_steps(size, mode):
+    """Managed steps that are not measured: under our policy, those until its plan has been made again."""
+    return size.trial_steps + (SECOND_PLAN_STEPS if mode == OURS else 0)
+
+
 def run_mode(demo, mode, label, fast_bytes, measured):
     """One process of one mode with enough steps for `measured` steady ones at its end."""
     steps = ["--steps", demo.size.lead_in_steps + measured]
@@ -244,9 +257,11 @@ def run_mode(demo, mode, label, fast_bytes, measured):
         fast = fast_bytes if mode == "first_touch" else None
         flags = sentinel_flags(mode, fast, WARMUP_STEPS_WITHOUT_PROFILE)
         return demo.run(label, [*flags, *steps])
-    managed = demo.size.trial_steps + measured
+    managed = trial_steps(demo.size, mode) + measured
     steps = ["--managed-steps", managed, "--steps", STEPS_AT_MOST_BEFORE_PLAN + managed]
-    run = demo.run(label, [*sentinel_flags(mode, fast_bytes), *steps])
+    # The name of the round goes with the label: each round is predicted from its own traces.
+    trace = "{}-{}.trace".format(mode, label.split()[1].split("/")[0])
+    run = demo.run(label, [*sentinel_flags(mode, fast_bytes), *steps], trace=trace)
     if not run.managed_at_the_end(measured):
         raise ChildFailed(
             f"{label}: not all of the last {measured} steps were managed: {json.dumps(run.stats)}"
@@ -286,6 +301,12 @@ def parse_arguments():
         default=ROOT / ".venv-stock/bin/python",
         help="interpreter with stock TensorFlow 1.13.1",
     )
+    parser.add_argument(
+        "--traces",
+        type=Path,
+        default=ROOT / "build/demo",
+        help="folder for the traces of the runs that predictions are made from (default %(default)s)",
+    )
     arguments = parser.parse_args()
     for option, path in (
         ("--python", arguments.python),
@@ -306,16 +327,23 @@ def main():
             calibration, fast_bytes = calibrate(demo)
             trained = train_to_accuracy(demo, fast_bytes)
             rounds = compare(demo, fast_bytes, calibration, trained)
+            others = ["fast_only", "first_touch", "slow_only"]
+            sentinel = arguments.python.parent / "sentinel"
+            prediction = prediction_summary(
+                rounds, sentinel, fast_bytes, MIGRATION_GBPS, list(PLANNED), others
+            )
         except ChildFailed as failure:
             sys.exit(f"demo failed: {failure}")
         summary = summarize(rounds, trained, single_threaded, FAST_FRACTION)
         summary.update(
             losses_identical_to_stock=identical,
+            prediction=prediction,
             quick=arguments.quick,
             elapsed_seconds=round(demo.elapsed(), 1),
         )
     print_table(rounds, summary, MIGRATION_GBPS)
     print_bound(summary)
+    print_prediction(prediction, PLANNED)
     failures = failed_checks(summary)
     for failure in failures:
         print(f"FAILED: {failure}")
