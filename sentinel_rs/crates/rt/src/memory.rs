@@ -72,8 +72,8 @@ pub enum Freed {
     Block {
         /// Requested size, rounded as the heap rounds.
         size_bytes: u64,
-        /// Tier of its pages.
-        tier: Tier,
+        /// Of these, bytes in slow pages at the time.
+        slow_bytes: u64,
     },
     /// Not a live block of Sentinel's.
     NotOurs,
@@ -195,12 +195,6 @@ impl Memory {
         self.slow.alloc(size, align)
     }
 
-    /// Tier of the block at `addr`.
-    #[must_use]
-    pub fn tier_of(&self, addr: usize) -> Tier {
-        self.pages.get(addr).unwrap_or(Tier::SLOW)
-    }
-
     /// Of the bytes from `addr`, those in slow pages.
     #[must_use]
     pub fn slow_bytes(&self, addr: usize, len_bytes: u64) -> u64 {
@@ -248,15 +242,17 @@ impl Memory {
         if area.tier == Tier::FAST {
             self.budget.release(size_bytes);
         }
-        Freed::Block { size_bytes, tier: area.tier }
+        let slow_bytes = if area.tier == Tier::FAST { 0 } else { size_bytes };
+        Freed::Block { size_bytes, slow_bytes }
     }
 
     fn free_planned(&self, addr: usize) -> Freed {
         let guard = self.arenas[(addr - self.plans.start) >> GIB.trailing_zeros()].load();
         let Some(arena) = guard.as_ref() else { return Freed::NotOurs };
-        let tier = self.tier_of(addr);
+        // Units of one block may be in different tiers.
+        let slow_bytes = arena.size_of(addr).map_or(0, |size_bytes| self.slow_bytes(addr, size_bytes).min(size_bytes));
         match self.on_ground(|ground| arena.give_back(addr, ground)) {
-            Some(size_bytes) => Freed::Block { size_bytes, tier },
+            Some(size_bytes) => Freed::Block { size_bytes, slow_bytes },
             None => Freed::NotOurs,
         }
     }
@@ -280,15 +276,14 @@ impl Memory {
         let offset = (addr - area.range.start) as u64;
         let len = usize_of(blocks.heap.size_of(offset).unwrap_or(0));
         let own: Vec<usize> = blocks.units.range(addr..addr + len).map(|(&begin, _)| begin).collect();
-        let mut tier = area.tier;
+        let slow_bytes = self.slow_bytes(addr, len as u64);
         for unit in own.iter().filter_map(|begin| blocks.units.remove(begin)) {
-            tier = unit.tier().unwrap_or(tier);
             unit.leave(&self.budget);
             self.pages.set(unit.range(), area.tier);
             self.discard(unit.range(), area.tier);
         }
         match blocks.heap.free(offset) {
-            Some(size_bytes) => Freed::Block { size_bytes, tier },
+            Some(size_bytes) => Freed::Block { size_bytes, slow_bytes },
             None => Freed::NotOurs,
         }
     }

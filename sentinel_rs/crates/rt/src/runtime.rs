@@ -292,10 +292,15 @@ impl Runtime {
     }
 
     /// Takes from the pool of the plan that is followed what it holds and does not use; `None` when no plan is followed.
+    /// Between two steps the pool stays as it was, and blocks that are asked for then may need its room as well.
     fn make_room(&self, size_bytes: u64) -> Option<()> {
         let guard = self.active.load();
-        let Mode::Managed(managed) = &guard.as_deref()?.mode else { return None };
-        self.memory.on_ground(|ground| managed.arena.make_room(page_ceil(size_bytes), ground));
+        let followed = match guard.as_deref().map(|active| &active.mode) {
+            Some(Mode::Managed(managed)) => Arc::clone(managed),
+            // Whoever holds the lock is about to begin or to end a step, and is not waited for.
+            _ => self.steps.try_lock().ok()?.followed.clone()?,
+        };
+        self.memory.on_ground(|ground| followed.arena.make_room(page_ceil(size_bytes), ground));
         Some(())
     }
 
@@ -312,9 +317,9 @@ impl Runtime {
             recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
         }
         match self.memory.free(addr) {
-            Freed::Block { size_bytes, tier } => {
+            Freed::Block { size_bytes, slow_bytes } => {
                 if self.emulated.is_some() {
-                    self.note_temporary(size_bytes, tier);
+                    self.note_temporary(size_bytes - slow_bytes, slow_bytes);
                 }
             }
             Freed::NotOurs => {
@@ -325,12 +330,12 @@ impl Runtime {
         true
     }
 
-    fn note_temporary(&self, size_bytes: u64, tier: Tier) {
+    fn note_temporary(&self, fast_bytes: u64, slow_bytes: u64) {
         let kernel = current::get().kernel;
         if kernel != NO_KERNEL {
             let account = &self.temporaries[kernel as usize % TEMPORARY_ACCOUNTS];
-            let sum = if tier == Tier::FAST { &account.fast_bytes } else { &account.slow_bytes };
-            sum.fetch_add(size_bytes, Ordering::Relaxed);
+            account.fast_bytes.fetch_add(fast_bytes, Ordering::Relaxed);
+            account.slow_bytes.fetch_add(slow_bytes, Ordering::Relaxed);
         }
     }
 
