@@ -226,7 +226,7 @@ pub enum Command {
     /// Look at the machine.
     Doctor(doctor::Order),
     /// Simulate.
-    Sim { file: PathBuf, question: Question, json: bool, plot: Option<PathBuf> },
+    Sim { file: PathBuf, question: Box<Question>, json: bool, plot: Option<PathBuf> },
     /// Measure policies.
     BenchPolicies { data: PathBuf, published: PathBuf, results: PathBuf, brief: bool },
     /// List ops or buffers.
@@ -292,7 +292,7 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
         }
         TypedCommand::Sim { file, options } => {
             let (json, plot) = (options.json, options.plot.clone());
-            Command::Sim { file, question: question(options)?, json, plot }
+            Command::Sim { file, question: Box::new(question(options)?), json, plot }
         }
         TypedCommand::Doctor { json, quick, measure, python } => {
             Command::Doctor(doctor::Order { json, quick, profile: measure, python })
