@@ -85,7 +85,7 @@ struct TypedRun {
     /// Fast memory: bytes such as 512M or 2G (powers of 1024), or a share of the profiled step's peak such as 20%
     #[arg(long, value_name = "AMOUNT")]
     fast: Option<String>,
-    /// Slow memory: numa, node:1, swap or emulated:MACHINE
+    /// Slow memory: numa, node:1, swap, swap:MACHINE or emulated:MACHINE
     #[arg(long, value_name = "TIER")]
     slow: Option<String>,
     /// Who decides: hpca21, gap, first_touch, fast_only or slow_only

@@ -42,7 +42,7 @@ pub struct TierError {
 /// Memory in two or more tiers. All ranges are whole pages inside a region that `reserve` returned. Calls may come from
 /// several threads at once.
 pub trait Tiers: Send + Sync {
-    /// `numa` or `emulated`: printed wherever results are printed.
+    /// `numa`, `swap` or `emulated`: printed wherever results are printed.
     fn kind(&self) -> &'static str;
 
     /// What the slow tier is, for people: `emulated:optane`, `node:1`.
@@ -72,6 +72,9 @@ pub trait Tiers: Send + Sync {
     /// # Errors
     /// When the system refuses.
     fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError>;
+
+    /// Training is at a layer boundary, and waits for the answer.
+    fn boundary(&self) {}
 
     /// Asks the system where the touched pages of the range are; `None` when it does not say, or when these tiers are not
     /// different places.

@@ -51,7 +51,8 @@ pub struct Feedback {
     pub basis: Arc<Basis>,
     /// Plans of the profile, this one included.
     pub plans: u32,
-    assumed: Migration,
+    /// The speeds that the plan assumes.
+    pub assumed: Migration,
     learnt: Mutex<Learnt>,
     /// The better plan, which replaces this one between two steps.
     successor: Mutex<Option<Arc<Managed>>>,
@@ -193,7 +194,7 @@ impl Runtime {
     }
 
     /// Lets the next step go over from one plan to another, unless the first was given up meanwhile.
-    fn succeed(&self, steps: &mut Steps, bucket: (u64, u64), before: &Arc<Managed>, after: Arc<Managed>) {
+    pub(crate) fn succeed(&self, steps: &mut Steps, bucket: (u64, u64), before: &Arc<Managed>, after: Arc<Managed>) {
         let phase = steps.bucket_mut(bucket.0, bucket.1).map(|bucket| &bucket.phase);
         let stays = matches!(phase, Some(Phase::Managed(current)) if Arc::ptr_eq(current, before));
         match before.feedback.as_ref().filter(|_| stays) {

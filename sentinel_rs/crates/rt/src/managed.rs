@@ -142,6 +142,7 @@ impl Managed {
             Job { unit, arena: Arc::clone(&self.arena), to: m.to, due }
         });
         mover.advance(now, jobs);
+        memory.tiers.boundary();
         let Some(interval) = plan.intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer) else {
             return;
         };

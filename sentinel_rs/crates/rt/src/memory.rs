@@ -311,19 +311,24 @@ impl Memory {
         }
     }
 
-    /// Gives pages of free blocks of the fast heap back to the system, now that a plan wants that memory.
+    /// Gives pages of free blocks of the heaps back to the system, now that a plan or its profile wants that memory.
     pub fn trim(&self) {
-        let blocks = self.fast.blocks();
-        for (offset, len) in blocks.heap.stale_ranges() {
-            let begin = offset.next_multiple_of(PAGE_BYTES);
-            let end = (offset + len) / PAGE_BYTES * PAGE_BYTES;
-            if begin < end {
-                self.discard(
-                    self.fast.range.start + usize_of(begin)..self.fast.range.start + usize_of(end),
-                    Tier::FAST,
-                );
+        for area in [&self.fast, &self.slow] {
+            let blocks = area.blocks();
+            for (offset, len) in blocks.heap.stale_ranges() {
+                let begin = offset.next_multiple_of(PAGE_BYTES);
+                let end = (offset + len) / PAGE_BYTES * PAGE_BYTES;
+                if begin < end {
+                    self.discard(area.range.start + usize_of(begin)..area.range.start + usize_of(end), area.tier);
+                }
             }
         }
+    }
+
+    /// The address space that all of this lies in.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.whole.clone()
     }
 
     /// The fast bytes in use, summed over what lives where: blocks, units, and the pools that `pools` counts. While nothing

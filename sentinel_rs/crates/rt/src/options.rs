@@ -14,6 +14,9 @@ const CONFIG_EXPERIMENTAL: u32 = 16;
 const EXPERIMENTAL_SENTINEL: u32 = 200;
 const PUBLISHED_WARMUP_STEPS: u64 = 10;
 
+/// Machine profile whose speeds the planner assumes for swap, unless another one is named.
+const SWAP_MACHINE: &str = "swap-nvme";
+
 /// The variable that has the system asked where pages are.
 const CHECK_PLACEMENT: &str = "SENTINEL_CHECK_PLACEMENT";
 
@@ -43,6 +46,8 @@ pub enum FastBudget {
     Bytes(u64),
     /// This share of the profiled step's peak.
     Fraction(f64),
+    /// What the memory limit leaves to tensors: that of the control group, else the machine's memory.
+    MemoryLimit,
     /// As much as they like.
     Unlimited,
 }
@@ -52,6 +57,7 @@ impl std::fmt::Display for FastBudget {
         match self {
             FastBudget::Bytes(bytes) => write!(f, "{bytes} bytes"),
             FastBudget::Fraction(share) => write!(f, "{}% of the peak", 100.0 * share),
+            FastBudget::MemoryLimit => f.write_str("what the memory limit leaves"),
             FastBudget::Unlimited => f.write_str("no limit"),
         }
     }
@@ -62,6 +68,8 @@ impl std::fmt::Display for FastBudget {
 pub enum SlowTier {
     /// One node; slowness is added by delay, after this machine profile.
     Emulated(String),
+    /// Swap; the planner assumes the speeds of this machine profile.
+    Swap(String),
     /// NUMA nodes; `None` picks the CPU-less ones.
     Nodes(Option<NodeList>),
 }
@@ -70,6 +78,8 @@ impl std::fmt::Display for SlowTier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             SlowTier::Emulated(machine) => write!(f, "emulated:{machine}"),
+            SlowTier::Swap(machine) if machine == SWAP_MACHINE => f.write_str("swap"),
+            SlowTier::Swap(machine) => write!(f, "swap:{machine}"),
             SlowTier::Nodes(Some(list)) => write!(f, "node:{list}"),
             SlowTier::Nodes(None) => f.write_str("numa"),
         }
@@ -154,7 +164,7 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
         text => nodes_of(from.name("fast_nodes"), text)?,
     };
     let migration_gbps = migration_of(from.name("migration_gbps"), message.migration_gbps)?;
-    let Some(fast) = fast_of(&message, fast_variable, policy, &from)? else {
+    let Some(fast) = fast_of(&message, fast_variable, policy, &slow, &from)? else {
         return match without_budget(&message) {
             Some((field, value)) => Err(refuse(from.name(field), value, NEEDS_BUDGET)),
             None => Ok(None),
@@ -333,6 +343,7 @@ fn fast_of(
     message: &SentinelOptions,
     text: FastText,
     policy: Policy,
+    slow: &SlowTier,
     from: &Source,
 ) -> Result<Option<FastBudget>, OptionError> {
     if message.fast_bytes < 0 {
@@ -352,6 +363,7 @@ fn fast_of(
         Policy::Hpca21 | Policy::Gap | Policy::FirstTouch => match (text, message.fast_bytes) {
             (Some((fast, _)), _) => Some(fast),
             (None, 0) if share > 0.0 => Some(FastBudget::Fraction(share)),
+            (None, 0) if matches!(slow, SlowTier::Swap(_)) => Some(FastBudget::MemoryLimit),
             (None, 0) if !message.policy.is_empty() => {
                 return Err(refuse(from.name("policy"), policy.name(), NEEDS_BUDGET));
             }
@@ -378,15 +390,18 @@ fn policy_of(option: &str, name: &str) -> Result<Policy, OptionError> {
 }
 
 fn slow_of(option: &str, text: &str) -> Result<SlowTier, OptionError> {
+    let known = |machine: &str| match plan::Machine::by_name(machine) {
+        Ok(_) => Ok(machine.to_owned()),
+        Err(error) => Err(refuse(option, text, error.to_string())),
+    };
     match text {
         "" | "numa" => Ok(SlowTier::Nodes(None)),
+        "swap" => Ok(SlowTier::Swap(SWAP_MACHINE.to_owned())),
         _ => match text.split_once(':') {
-            Some(("emulated", machine)) => match plan::Machine::by_name(machine) {
-                Ok(_) => Ok(SlowTier::Emulated(machine.to_owned())),
-                Err(error) => Err(refuse(option, text, error.to_string())),
-            },
+            Some(("emulated", machine)) => Ok(SlowTier::Emulated(known(machine)?)),
+            Some(("swap", machine)) => Ok(SlowTier::Swap(known(machine)?)),
             Some(("node", _)) => Ok(SlowTier::Nodes(Some(nodes_of(option, text)?))),
-            _ => Err(refuse(option, text, "no such slow tier; accepted are emulated:MACHINE, numa and node:LIST")),
+            _ => Err(refuse(option, text, "no such slow tier; accepted are numa, node:LIST, swap, swap:MACHINE and emulated:MACHINE")),
         },
     }
 }
@@ -453,6 +468,16 @@ mod tests {
             .expect("good options")
             .expect("a budget");
         assert_eq!((options.fast, options.warmup_steps), (FastBudget::Fraction(0.2), 0));
+    }
+
+    #[test]
+    fn swap_needs_no_figure_because_the_memory_limit_is_one() {
+        let options = parse(&[], &variables(&[("SENTINEL_SLOW", "swap")])).expect("good options").expect("swap is enough");
+        assert_eq!((options.fast, options.slow.to_string()), (FastBudget::MemoryLimit, "swap".to_owned()));
+        let given = parse(&[], &variables(&[("SENTINEL_SLOW", "swap:optane"), ("SENTINEL_FAST", "1G")]));
+        let options = given.expect("good options").expect("a budget");
+        assert_eq!((options.fast, options.slow.to_string()), (FastBudget::Bytes(1 << 30), "swap:optane".to_owned()));
+        assert!(refusal(&[("SENTINEL_SLOW", "swap:abacus")]).contains("abacus"));
     }
 
     #[test]

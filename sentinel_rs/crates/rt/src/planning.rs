@@ -39,6 +39,8 @@ impl Runtime {
                 self.memory.budget.set_allowed(share_of(steps.peak_bytes, share));
             }
         }
+        self.memory.trim();
+        self.measure_budget();
         if profile.peak_live_bytes - profile.persistent_bytes < MIN_STEP_BYTES {
             return Phase::Unmanaged("it allocates too little");
         }
@@ -165,6 +167,7 @@ impl Runtime {
         }
         let asked = match self.options.fast {
             FastBudget::Fraction(share) => format!("fast_fraction = {share} (fast_bytes = {allowed})"),
+            FastBudget::MemoryLimit => format!("the memory limit leaves {allowed} bytes to tensors"),
             FastBudget::Bytes(_) | FastBudget::Unlimited => format!("fast_bytes = {allowed}"),
         };
         let text = format!(

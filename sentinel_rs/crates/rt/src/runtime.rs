@@ -4,6 +4,7 @@
 
 use crate::current::{self, Current, NO_KERNEL};
 use crate::kernels::Kernels;
+use crate::limit::Limit;
 use crate::memory::{Freed, Memory};
 use crate::mover::Mover;
 use crate::options::{Failure, FastBudget, Options};
@@ -47,6 +48,8 @@ pub struct Runtime {
     pub(crate) intra_op_threads: AtomicU32,
     /// Operations at the same time, of the latest device.
     pub(crate) inter_op_threads: AtomicU32,
+    /// The memory limit that the budget is held against.
+    pub(crate) limit: Option<Limit>,
     emulated: Option<Arc<EmulatedTiers>>,
     temporaries: Vec<Temporaries>,
 }
@@ -92,6 +95,7 @@ impl Runtime {
             options,
             memory,
             machine,
+            limit: None,
             emulated,
             counters,
         })
@@ -387,6 +391,10 @@ impl Runtime {
             layers: u64::from(steps.layers),
             layer_source: steps.layer_source.map_or("", source_name).to_owned(),
             late_choice: steps.late_choice.to_owned(),
+            swapped_out_bytes: sys::swap::swapped_out_bytes().unwrap_or(0),
+            swapped_out_bytes_peak: self.counters.swapped_out_bytes_peak.get(),
+            major_faults: sys::swap::major_faults(),
+            memory_limit_bytes: self.limit.as_ref().map(Limit::now_bytes),
             trace_error: steps.trace_error.clone(),
             message: steps.message.clone().or_else(|| self.waits_for_peak(steps.peak_bytes)),
             ..Report::from_counters(&self.counters)

@@ -1,11 +1,13 @@
 //! From a session's options to the process's one runtime.
 
+use crate::limit::{self, Limit};
 use crate::memory::Memory;
 use crate::options::{self, Failure, FastBudget, OptionError, Options, SlowTier};
 use crate::placement::Placement;
 use crate::runtime::Runtime;
 use crate::tiers::emulated::EmulatedTiers;
 use crate::tiers::numa::{NumaTiers, SystemCalls};
+use crate::tiers::swap::{SwapTiers, SystemSwap};
 use place::Tiers;
 use plan::Machine;
 use std::path::{Path, PathBuf};
@@ -158,10 +160,12 @@ fn writable(path: &Path) -> Result<(), SetupError> {
 fn build(options: Options) -> Result<Runtime, SetupError> {
     let topology = Topology::probe(Path::new("/sys/devices/system/node"));
     let ram_bytes = sys::topology::total_ram_bytes().map_err(|error| resource(&options, &error))?;
+    let limit = matches!(options.fast, FastBudget::MemoryLimit).then(|| Limit::find(Path::new("/")));
     let fast_bytes = match options.fast {
         FastBudget::Bytes(bytes) => bytes,
         FastBudget::Fraction(_) => 0,
         FastBudget::Unlimited => u64::MAX,
+        FastBudget::MemoryLimit => limit.as_ref().and_then(|limit| limit.for_tensors(0)).unwrap_or(u64::MAX),
     };
     let (tiers, emulated, machine): (Arc<dyn Tiers>, _, Machine) = match &options.slow {
         SlowTier::Emulated(name) => {
@@ -171,6 +175,12 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
             }
             let tiers = Arc::new(EmulatedTiers::new(machine.clone(), format!("emulated:{name}")));
             (Arc::clone(&tiers) as Arc<dyn Tiers>, Some(tiers), machine)
+        }
+        SlowTier::Swap(name) => {
+            let machine = Machine::by_name(name).map_err(|error| resource(&options, &error))?;
+            let areas = limit::swap_in_words(&sys::host::swaps(Path::new("/"))).map_err(|why| resource(&options, &why))?;
+            let tiers = SwapTiers::new(SystemSwap, areas).map_err(|error| resource(&options, &error))?;
+            (Arc::new(tiers), None, machine)
         }
         SlowTier::Nodes(list) => {
             let topology = topology.map_err(|error| resource(&options, &error))?;
@@ -186,7 +196,11 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
     })?;
     memory.placement = Placement::every(options.check_placement);
     let shown = options.clone();
-    Runtime::assemble(options, Arc::new(memory), machine, emulated).map_err(|error| resource(&shown, &error))
+    let mut runtime = Runtime::assemble(options, Arc::new(memory), machine, emulated);
+    if let Ok(runtime) = &mut runtime {
+        runtime.limit = limit;
+    }
+    runtime.map_err(|error| resource(&shown, &error))
 }
 
 fn resource(options: &Options, reason: &dyn std::fmt::Display) -> SetupError {

@@ -23,6 +23,11 @@ impl Counter {
         self.add(1);
     }
 
+    /// Becomes `amount` where that is more.
+    pub fn raise(&self, amount: u64) {
+        self.0.fetch_max(amount, Ordering::Relaxed);
+    }
+
     /// The sum so far.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -58,6 +63,8 @@ pub struct Counters {
     pub plans_made: Counter,
     pub plans_for_op_times: Counter,
     pub panics_caught: Counter,
+    pub memory_limit_changes: Counter,
+    pub swapped_out_bytes_peak: Counter,
     errors_by_errno: Mutex<BTreeMap<i32, u64>>,
     /// One lock for bytes and times, so that speeds made from them are right; movers take it once per piece of a move.
     moves: Mutex<MoveTally>,
@@ -147,6 +154,11 @@ pub struct Report {
     pub plans_for_op_times: u64,
     pub planned_move_bytes: u64,
     pub panics_caught: u64,
+    pub swapped_out_bytes: u64,
+    pub swapped_out_bytes_peak: u64,
+    pub major_faults: u64,
+    pub memory_limit_bytes: Option<u64>,
+    pub memory_limit_changes: u64,
     pub placement_samples: u64,
     pub placement_due_bytes: u64,
     pub placement_there_bytes: u64,
@@ -193,6 +205,7 @@ impl Report {
             plans_for_op_times: counters.plans_for_op_times.get(),
             plans_made: counters.plans_made.get(),
             panics_caught: counters.panics_caught.get(),
+            memory_limit_changes: counters.memory_limit_changes.get(),
             errors_by_errno: counters.errors_by_errno(),
             ..Report::default()
         }

@@ -238,6 +238,8 @@ impl Runtime {
             Mode::Profiling(_) => {
                 steps.profile_asked = false;
                 steps.state = "profiling";
+                // The profiled step allocates on the other heap.
+                self.memory.trim();
                 None
             }
             Mode::Managed(managed) => Some((Arc::clone(managed), self.follow(steps, managed))),
@@ -277,6 +279,9 @@ impl Runtime {
         }
         let Some(running) = steps.running.take() else { return };
         let Some(active) = self.active.swap(None) else { return };
+        if matches!(self.options.slow, crate::options::SlowTier::Swap(_)) {
+            self.counters.swapped_out_bytes_peak.raise(sys::swap::swapped_out_bytes().unwrap_or(0));
+        }
         match &active.mode {
             Mode::Managed(managed) => {
                 if ok {
@@ -288,6 +293,7 @@ impl Runtime {
                 self.sweep(&mut steps);
                 if ok {
                     self.learn(managed, running.graph, running.signature);
+                    self.heed_limit(managed, running.graph, running.signature);
                 }
             }
             Mode::Profiling(_) if ok => {

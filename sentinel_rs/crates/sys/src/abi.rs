@@ -22,6 +22,8 @@ pub const MADV_NOHUGEPAGE: c_int = 15;
 pub const MADV_WILLNEED: c_int = 3;
 /// The range will not be needed soon: write it to swap. Known to Linux since 5.4.
 pub const MADV_PAGEOUT: c_int = 21;
+/// Fault pages in as a write would, page by page. Known to Linux since 5.14.
+pub const MADV_POPULATE_WRITE: c_int = 23;
 /// Number of the system call `mbind`.
 pub const SYS_MBIND: c_long = libc::SYS_mbind;
 /// Number of the system call `move_pages`.

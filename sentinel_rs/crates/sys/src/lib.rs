@@ -12,6 +12,7 @@ pub mod measure;
 pub mod memory;
 pub mod numa;
 pub mod process;
+pub mod swap;
 pub mod topology;
 
 pub use error::{errno_text, Error};

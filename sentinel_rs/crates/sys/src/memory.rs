@@ -83,7 +83,7 @@ pub fn is_reserved(range: &Range<usize>) -> bool {
 
 /// # Safety
 /// Following the advice must not break what any other code believes about the contents of the range.
-unsafe fn advise(range: &Range<usize>, advice: libc::c_int, name: &'static str) -> Result<(), Error> {
+pub(crate) unsafe fn advise(range: &Range<usize>, advice: libc::c_int, name: &'static str) -> Result<(), Error> {
     // SAFETY: the caller vouches for the contents; `madvise` accesses nothing else.
     let result = unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(range.start), range.len(), advice) };
     if result == 0 {

@@ -18,6 +18,7 @@ fn ours() -> Vec<(&'static str, i64)> {
         ("MADV_NOHUGEPAGE", abi::MADV_NOHUGEPAGE.into()),
         ("MADV_WILLNEED", abi::MADV_WILLNEED.into()),
         ("MADV_PAGEOUT", abi::MADV_PAGEOUT.into()),
+        ("MADV_POPULATE_WRITE", abi::MADV_POPULATE_WRITE.into()),
         ("SYS_mbind", abi::SYS_MBIND),
         ("SYS_move_pages", abi::SYS_MOVE_PAGES),
     ]
@@ -31,6 +32,7 @@ fn constants_are_those_of_the_c_headers() {
     }
     // Headers of Linux before 5.15 do not have it; the kernel then answers EINVAL, which callers handle.
     source.push_str("#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)\n#define MPOL_PREFERRED_MANY 5\n#endif\n");
+    source.push_str("#ifndef MADV_POPULATE_WRITE\n#define MADV_POPULATE_WRITE 23\n#endif\n");
     source.push_str("int main(void) {\n");
     for (name, _) in ours() {
         writeln!(source, "  printf(\"{name} %lld\\n\", (long long){name});").unwrap();

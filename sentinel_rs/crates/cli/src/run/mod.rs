@@ -57,11 +57,11 @@ pub fn order(
 
 /// Whether there can be such a slow tier. What this machine lacks, the runtime says itself.
 fn check_slow(slow: &str) -> Result<(), String> {
-    const ACCEPTED: &str = "accepted are numa, node:LIST as numactl writes it, swap and emulated:MACHINE";
+    const ACCEPTED: &str = "accepted are numa, node:LIST as numactl writes it, swap, swap:MACHINE and emulated:MACHINE";
     match slow.split_once(':') {
         None if slow == "numa" || slow == "swap" => Ok(()),
         Some(("node", list)) => NodeList::parse(list).map(drop).map_err(|error| format!("{error}; {ACCEPTED}")),
-        Some(("emulated", machine)) => Machine::by_name(machine).map(drop).map_err(|error| error.to_string()),
+        Some(("emulated" | "swap", machine)) => Machine::by_name(machine).map(drop).map_err(|error| error.to_string()),
         _ => Err(format!("no such slow tier; {ACCEPTED}")),
     }
 }
@@ -191,7 +191,7 @@ mod tests {
         let expected = [("SENTINEL_FAST", "2G"), ("SENTINEL_SLOW", "node:1-2"), ("SENTINEL_POLICY", "hpca21")];
         assert_eq!(order.variables, expected.map(|(name, value)| (name, value.to_owned())));
         assert!(ordered("", "", "").unwrap().variables.is_empty());
-        for slow in ["numa", "swap", "node:0,2", "emulated:cxl"] {
+        for slow in ["numa", "swap", "swap:swap-nvme", "node:0,2", "emulated:cxl"] {
             assert!(ordered("20%", slow, "").is_ok(), "{slow}");
         }
     }

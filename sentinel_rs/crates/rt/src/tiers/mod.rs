@@ -2,3 +2,4 @@
 
 pub mod emulated;
 pub mod numa;
+pub mod swap;

@@ -1,6 +1,6 @@
 //! Limits on this process's memory by control groups, of both versions.
 
-use super::text;
+use super::{field, text};
 use std::path::{Path, PathBuf};
 
 /// From here on a limit is version 1's way to say that there is none.
@@ -39,6 +39,23 @@ pub fn memory_limits(root: &Path) -> Limits {
         }
         None => Limits::default(),
     }
+}
+
+/// Bytes of the group that limits this process's memory that the kernel can only get back by swapping, or not at all:
+/// anonymous memory of all its processes, and the kernel's own. Of the machine when no group limits it.
+#[must_use]
+pub fn unreclaimable_bytes(root: &Path) -> Option<u64> {
+    let Limits { version, memory, .. } = memory_limits(root);
+    let Some(folder) = memory.as_ref().and_then(|(_, file)| file.parent()) else {
+        let of_machine = |label: &str| super::memory_info(root, label);
+        return of_machine("MemTotal:")?.checked_sub(of_machine("MemAvailable:")?);
+    };
+    let stat = text(&folder.join("memory.stat"))?;
+    if version == Some(2) {
+        return Some(field(&stat, "anon ")? + field(&stat, "kernel ").unwrap_or(0));
+    }
+    let kernel = text(&folder.join("memory.kmem.usage_in_bytes")).and_then(|used| used.parse().ok());
+    Some(field(&stat, "total_rss ")? + kernel.unwrap_or(0))
 }
 
 /// Looks at the group and all above it, of which a container may see only some.

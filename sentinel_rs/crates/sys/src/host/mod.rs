@@ -6,7 +6,7 @@
 mod limits;
 mod swap;
 
-pub use limits::{memory_limits, Limits};
+pub use limits::{memory_limits, unreclaimable_bytes, Limits};
 pub use swap::{swaps, Swap, SwapKind};
 
 use std::path::{Path, PathBuf};
@@ -49,6 +49,12 @@ pub fn free_bytes(root: &Path, node: u32) -> Option<u64> {
         None => field(&text(&root.join("proc/meminfo"))?, "MemAvailable:")?,
     };
     kibibytes.checked_mul(1024)
+}
+
+/// A figure of `/proc/meminfo` in bytes, by its label such as `MemTotal:`.
+#[must_use]
+pub fn memory_info(root: &Path, label: &str) -> Option<u64> {
+    field(&text(&root.join("proc/meminfo"))?, label)?.checked_mul(1024)
 }
 
 /// CPUs of a node, ascending; `None` when the kernel has no nodes.

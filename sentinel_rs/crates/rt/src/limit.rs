@@ -1,0 +1,191 @@
+//! How much memory the control group, or else the machine, leaves to tensors, and what happens when that changes while
+//! training runs.
+
+use crate::managed::Managed;
+use crate::options::FastBudget;
+use crate::runtime::Runtime;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use sys::host::{Swap, SwapKind};
+
+/// One part in so many of the limit is left free: the kernel needs room to read and write swap in, and a full control
+/// group makes whoever allocates next wait.
+const SPARE_PART: u64 = 24;
+
+/// A memory limit, and who else uses memory under it.
+#[derive(Debug)]
+pub struct Limit {
+    root: PathBuf,
+    /// Bytes at the latest look.
+    bytes: AtomicU64,
+}
+
+impl Limit {
+    /// The tightest limit on this process; of the machine's memory when no control group has one. Files are looked for
+    /// below `root`, which is `/` except in tests.
+    #[must_use]
+    pub fn find(root: &Path) -> Limit {
+        let limit = Limit { root: root.to_owned(), bytes: AtomicU64::new(0) };
+        limit.look();
+        limit
+    }
+
+    /// Bytes at the latest look.
+    #[must_use]
+    pub fn now_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Looks again; the bytes before and now when they differ.
+    fn look(&self) -> Option<(u64, u64)> {
+        let limits = sys::host::memory_limits(&self.root);
+        let machine = sys::host::memory_info(&self.root, "MemTotal:");
+        let now = limits.memory.map(|(bytes, _)| bytes).into_iter().chain(machine).min().unwrap_or(u64::MAX);
+        let before = self.bytes.swap(now, Ordering::Relaxed);
+        (before != now).then_some((before, now))
+    }
+
+    /// Bytes that tensors may take when `own_bytes` of those in use now are tensors; `None` when the system does not say
+    /// who uses what.
+    #[must_use]
+    pub fn for_tensors(&self, own_bytes: u64) -> Option<u64> {
+        let limit = self.now_bytes();
+        let others = sys::host::unreclaimable_bytes(&self.root)?.saturating_sub(own_bytes);
+        Some(limit.saturating_sub(others).saturating_sub(limit / SPARE_PART))
+    }
+}
+
+/// What swap there is, for people, such as `swap (zram)`.
+///
+/// # Errors
+/// When there is none: how to make some.
+pub fn swap_in_words(areas: &[Swap]) -> Result<String, String> {
+    let room = |area: &&Swap| area.total_bytes > area.used_bytes;
+    let mut kinds: Vec<&str> = Vec::new();
+    for area in areas.iter().filter(room) {
+        let kind = match area.kind {
+            SwapKind::Zram => "zram",
+            SwapKind::Disk if area.behind_zswap => "disk behind zswap",
+            SwapKind::File if area.behind_zswap => "file behind zswap",
+            SwapKind::Disk => "disk",
+            SwapKind::File => "file",
+        };
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() {
+        let what = if areas.is_empty() { "this machine has no swap" } else { "swap is full" };
+        return Err(format!(
+            "{what}; make some with `fallocate -l 8G /swapfile && chmod 600 /swapfile` and \
+             `mkswap /swapfile && swapon /swapfile`"
+        ));
+    }
+    Ok(format!("swap ({})", kinds.join(", ")))
+}
+
+impl Runtime {
+    /// Measures what the limit leaves to tensors, and makes it the budget.
+    pub(crate) fn measure_budget(&self) {
+        let Some(limit) = self.limit.as_ref().filter(|_| self.options.fast == FastBudget::MemoryLimit) else { return };
+        let own = sys::swap::resident_bytes(&self.memory.range());
+        if let Some(bytes) = own.and_then(|own| limit.for_tensors(own)) {
+            log::info!("sentinel: the memory limit of {} bytes leaves {bytes} to tensors", limit.now_bytes());
+            self.memory.budget.set_allowed(bytes);
+        }
+    }
+
+    /// A step that followed `managed` is over: when the limit is another one now, so is the budget, and the plan is made
+    /// again on a thread of its own. With strictness, a limit below what the plan needs stops training.
+    pub(crate) fn heed_limit(self: &Arc<Self>, managed: &Arc<Managed>, graph: u64, signature: u64) {
+        let Some((before, now)) = self.limit.as_ref().and_then(Limit::look) else { return };
+        self.counters.memory_limit_changes.count();
+        log::warn!("sentinel: the memory limit changed from {before} to {now} bytes while training runs");
+        let (runtime, managed) = (Arc::clone(self), Arc::clone(managed));
+        let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
+            runtime.measure_budget();
+            let planned = managed.feedback.as_ref().and_then(|own| runtime.plan_again(&managed, own.assumed));
+            let mut steps = runtime.lock_steps();
+            match planned {
+                Some(after) => runtime.succeed(&mut steps, (graph, signature), &managed, after),
+                None if now < before && runtime.strict() => {
+                    let allowed = runtime.memory.budget.allowed();
+                    steps.stop = Some(format!(
+                        "sentinel: the memory limit was lowered from {before} to {now} bytes while training ran; that leaves \
+                         {allowed} bytes to tensors, and no plan fits into them"
+                    ));
+                }
+                None => {}
+            }
+        });
+        if let Err(error) = spawned {
+            log::info!("sentinel: no thread for planning: {error}; the plan stays as it is");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn area(kind: SwapKind, behind_zswap: bool) -> Swap {
+        Swap { path: "/x".to_owned(), kind, total_bytes: 4096, used_bytes: 0, behind_zswap }
+    }
+
+    #[test]
+    fn what_swap_there_is_is_said() {
+        let areas = [area(SwapKind::Zram, false), area(SwapKind::File, true), area(SwapKind::Zram, false)];
+        assert_eq!(swap_in_words(&areas), Ok("swap (zram, file behind zswap)".to_owned()));
+    }
+
+    #[test]
+    fn without_room_in_swap_two_commands_make_some() {
+        let full = Swap { used_bytes: 4096, ..area(SwapKind::Disk, false) };
+        for (areas, what) in [(vec![], "no swap"), (vec![full], "full")] {
+            let why = swap_in_words(&areas).unwrap_err();
+            for part in [what, "fallocate", "mkswap", "swapon"] {
+                assert!(why.contains(part), "{why}");
+            }
+        }
+    }
+
+    /// A root folder in which a control group of version 1 limits memory.
+    fn limited(name: &str, bytes: u64) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("sentinel-limit-{}-{name}", std::process::id()));
+        let group = root.join("sys/fs/cgroup/memory/own");
+        for folder in [&group, &root.join("proc/self")] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::fs::write(root.join("proc/self/cgroup"), "4:memory:/own\n").unwrap();
+        std::fs::write(root.join("proc/meminfo"), "MemTotal: 8388608 kB\nMemAvailable: 8000000 kB\n").unwrap();
+        std::fs::write(group.join("memory.limit_in_bytes"), format!("{bytes}\n")).unwrap();
+        std::fs::write(group.join("memory.stat"), "cache 5\ntotal_rss 300000000\n").unwrap();
+        std::fs::write(group.join("memory.kmem.usage_in_bytes"), "10000000\n").unwrap();
+        root
+    }
+
+    #[test]
+    fn tensors_get_what_others_leave_and_a_lowered_limit_is_noticed() {
+        let root = limited("lowered", 960_000_000);
+        let limit = Limit::find(&root);
+        assert_eq!((limit.now_bytes(), limit.look()), (960_000_000, None));
+        // Of 310 MB in use, 110 MB are tensors; a twenty-fourth of the limit stays free.
+        assert_eq!(limit.for_tensors(110_000_000), Some(960_000_000 - 200_000_000 - 40_000_000));
+        std::fs::write(root.join("sys/fs/cgroup/memory/own/memory.limit_in_bytes"), "480000000").unwrap();
+        assert_eq!(limit.look(), Some((960_000_000, 480_000_000)));
+        assert_eq!(limit.for_tensors(310_000_000), Some(460_000_000));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn without_a_control_group_the_machine_is_the_limit() {
+        let root = limited("none", 1 << 62);
+        std::fs::remove_file(root.join("proc/self/cgroup")).unwrap();
+        let limit = Limit::find(&root);
+        assert_eq!(limit.now_bytes(), 8 << 30);
+        let used = (8_388_608 - 8_000_000) * 1024;
+        assert_eq!(limit.for_tensors(0), Some((8 << 30) - used - (8_u64 << 30) / SPARE_PART));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}
