@@ -98,26 +98,26 @@ def zram_swap(size_bytes):
 
 
 class MemoryGroup:
-    """A control group of either version; its processes may use so many bytes of memory, and swap without limit."""
+    """A control group of either version, at `folder`, that limits the memory of its processes and not their swap."""
 
     def __init__(self, name):
         self._new = _version_2()
-        self._folder = (CGROUPS if self._new else CGROUPS / "memory") / name
-        self._folder.mkdir()
+        self.folder = (CGROUPS if self._new else CGROUPS / "memory") / name
+        self.folder.mkdir()
 
     def limit(self, limit_bytes):
         """Sets the limit; None for none."""
         file = "memory.max" if self._new else "memory.limit_in_bytes"
         unlimited = "max" if self._new else "-1"
-        (self._folder / file).write_text(unlimited if limit_bytes is None else str(limit_bytes))
+        (self.folder / file).write_text(unlimited if limit_bytes is None else str(limit_bytes))
 
     def enter(self):
         """Puts the calling process into the group: for `preexec_fn`."""
-        (self._folder / "cgroup.procs").write_text(str(os.getpid()))
+        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
 
     def counters(self):
         """Figures of memory.stat by name."""
-        lines = (self._folder / "memory.stat").read_text().splitlines()
+        lines = (self.folder / "memory.stat").read_text().splitlines()
         return {name: int(value) for name, value in (line.split() for line in lines)}
 
     def remove(self):
@@ -125,7 +125,7 @@ class MemoryGroup:
         deadline = time.monotonic() + 10
         while True:
             try:
-                return self._folder.rmdir()
+                return self.folder.rmdir()
             except OSError:
                 if time.monotonic() > deadline:
                     raise
