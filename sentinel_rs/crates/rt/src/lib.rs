@@ -2,6 +2,7 @@
 //!
 //! From bottom to top: `options` and `current` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
 //! addresses, `limit` says how many bytes of it there may be, `mover` moves pages, `recorder` watches one step; `managed`
+//! addresses, `limit` says how many bytes of it there may be, `mover` moves pages, `recorder` watches one step; `managed`
 //! follows a plan, `buckets` and `steps` decide which step does what, `planning` makes plans, `timing` and `feedback` say
 //! when one has to be made again; `runtime` is what
 //! TensorFlow's threads enter, `setup` makes it; `handover` leaves its statistics to whoever started the process.
@@ -15,8 +16,8 @@ mod feedback;
 pub mod graph;
 pub mod handover;
 pub mod kernels;
-mod managed;
 pub mod limit;
+mod managed;
 pub mod memory;
 mod mover;
 pub mod options;

@@ -4,6 +4,8 @@
 use crate::managed::Managed;
 use crate::options::FastBudget;
 use crate::runtime::Runtime;
+use crate::steps::Steps;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -97,26 +99,28 @@ impl Runtime {
     }
 
     /// A step that followed `managed` is over: when the limit is another one now, so is the budget, and the plan is made
-    /// again on a thread of its own. With strictness, a limit below what the plan needs stops training.
-    pub(crate) fn heed_limit(self: &Arc<Self>, managed: &Arc<Managed>, graph: u64, signature: u64) {
+    /// again on a thread of its own. With strictness, a lowered limit stops training: it takes away what the plan had.
+    pub(crate) fn heed_limit(self: &Arc<Self>, steps: &mut Steps, managed: &Arc<Managed>, graph: u64, signature: u64) {
         let Some((before, now)) = self.limit.as_ref().and_then(Limit::look) else { return };
         self.counters.memory_limit_changes.count();
+        if now < before && self.strict() {
+            steps.stop = Some(format!(
+                "sentinel: the memory limit was lowered from {before} to {now} bytes while training ran, and strictness was \
+                 asked for; without it, training goes on with the lower limit"
+            ));
+            return;
+        }
         log::warn!("sentinel: the memory limit changed from {before} to {now} bytes while training runs");
         let (runtime, managed) = (Arc::clone(self), Arc::clone(managed));
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
             runtime.measure_budget();
-            let planned = managed.feedback.as_ref().and_then(|own| runtime.plan_again(&managed, own.assumed));
-            let mut steps = runtime.lock_steps();
+            let planned = catch_unwind(AssertUnwindSafe(|| {
+                managed.feedback.as_ref().and_then(|own| runtime.plan_again(&managed, own.assumed))
+            }));
             match planned {
-                Some(after) => runtime.succeed(&mut steps, (graph, signature), &managed, after),
-                None if now < before && runtime.strict() => {
-                    let allowed = runtime.memory.budget.allowed();
-                    steps.stop = Some(format!(
-                        "sentinel: the memory limit was lowered from {before} to {now} bytes while training ran; that leaves \
-                         {allowed} bytes to tensors, and no plan fits into them"
-                    ));
-                }
-                None => {}
+                Ok(Some(after)) => runtime.succeed(&mut runtime.lock_steps(), (graph, signature), &managed, after),
+                Ok(None) => {}
+                Err(_) => runtime.counters.panics_caught.count(),
             }
         });
         if let Err(error) = spawned {

@@ -401,7 +401,11 @@ fn slow_of(option: &str, text: &str) -> Result<SlowTier, OptionError> {
             Some(("emulated", machine)) => Ok(SlowTier::Emulated(known(machine)?)),
             Some(("swap", machine)) => Ok(SlowTier::Swap(known(machine)?)),
             Some(("node", _)) => Ok(SlowTier::Nodes(Some(nodes_of(option, text)?))),
-            _ => Err(refuse(option, text, "no such slow tier; accepted are numa, node:LIST, swap, swap:MACHINE and emulated:MACHINE")),
+            _ => Err(refuse(
+                option,
+                text,
+                "no such slow tier; accepted are numa, node:LIST, swap, swap:MACHINE and emulated:MACHINE",
+            )),
         },
     }
 }
@@ -472,7 +476,8 @@ mod tests {
 
     #[test]
     fn swap_needs_no_figure_because_the_memory_limit_is_one() {
-        let options = parse(&[], &variables(&[("SENTINEL_SLOW", "swap")])).expect("good options").expect("swap is enough");
+        let options =
+            parse(&[], &variables(&[("SENTINEL_SLOW", "swap")])).expect("good options").expect("swap is enough");
         assert_eq!((options.fast, options.slow.to_string()), (FastBudget::MemoryLimit, "swap".to_owned()));
         let given = parse(&[], &variables(&[("SENTINEL_SLOW", "swap:optane"), ("SENTINEL_FAST", "1G")]));
         let options = given.expect("good options").expect("a budget");

@@ -178,7 +178,8 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
         }
         SlowTier::Swap(name) => {
             let machine = Machine::by_name(name).map_err(|error| resource(&options, &error))?;
-            let areas = limit::swap_in_words(&sys::host::swaps(Path::new("/"))).map_err(|why| resource(&options, &why))?;
+            let areas =
+                limit::swap_in_words(&sys::host::swaps(Path::new("/"))).map_err(|why| resource(&options, &why))?;
             let tiers = SwapTiers::new(SystemSwap, areas).map_err(|error| resource(&options, &error))?;
             (Arc::new(tiers), None, machine)
         }

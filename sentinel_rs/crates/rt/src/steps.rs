@@ -293,7 +293,7 @@ impl Runtime {
                 self.sweep(&mut steps);
                 if ok {
                     self.learn(managed, running.graph, running.signature);
-                    self.heed_limit(managed, running.graph, running.signature);
+                    self.heed_limit(&mut steps, managed, running.graph, running.signature);
                 }
             }
             Mode::Profiling(_) if ok => {

@@ -72,7 +72,8 @@ pub fn touch(range: &Range<usize>) -> Result<(), Error> {
         let remote: Vec<libc::iovec> = batch.iter().map(|&page| iovec(page, 1)).collect();
         let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: the kernel copies one byte of each page into `bytes`, which has as many; it checks the addresses it reads.
-        let read = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, remote.as_ptr(), remote.len() as u64, 0) };
+        let read =
+            unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, remote.as_ptr(), remote.len() as u64, 0) };
         if usize::try_from(read) != Ok(batch.len()) {
             let errno = if read < 0 { Errno::last_raw() } else { libc::EFAULT };
             return Err(Error::Advise { advice: "touch", addr: range.start, len_bytes: range.len(), errno });
