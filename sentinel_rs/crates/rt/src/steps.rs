@@ -258,6 +258,8 @@ impl Runtime {
             if let Some(before) = steps.followed.replace(Arc::clone(managed)) {
                 before.rest(&self.memory);
             }
+            // Steps that ran while the plan was made have used the heaps again.
+            self.memory.trim();
         }
         steps.state = "managed";
         steps.layers = managed.layers();
