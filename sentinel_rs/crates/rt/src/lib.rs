@@ -2,7 +2,6 @@
 //!
 //! From bottom to top: `options` and `current` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
 //! addresses, `limit` says how many bytes of it there may be, `mover` moves pages, `recorder` watches one step; `managed`
-//! addresses, `limit` says how many bytes of it there may be, `mover` moves pages, `recorder` watches one step; `managed`
 //! follows a plan, `buckets` and `steps` decide which step does what, `planning` makes plans, `timing` and `feedback` say
 //! when one has to be made again; `runtime` is what
 //! TensorFlow's threads enter, `setup` makes it; `handover` leaves its statistics to whoever started the process.

@@ -1,6 +1,7 @@
 //! How much memory the control group, or else the machine, leaves to tensors, and what happens when that changes while
 //! training runs.
 
+use crate::feedback::Correction;
 use crate::managed::Managed;
 use crate::options::FastBudget;
 use crate::runtime::Runtime;
@@ -115,7 +116,8 @@ impl Runtime {
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
             runtime.measure_budget();
             let planned = catch_unwind(AssertUnwindSafe(|| {
-                managed.feedback.as_ref().and_then(|own| runtime.plan_again(&managed, own.assumed))
+                let migration = managed.feedback.as_ref()?.assumed;
+                runtime.plan_again(&managed, Correction { migration, op_times: None })
             }));
             match planned {
                 Ok(Some(after)) => runtime.succeed(&mut runtime.lock_steps(), (graph, signature), &managed, after),
