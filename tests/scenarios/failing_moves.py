@@ -1,5 +1,5 @@
-"""A training whose moves fail for real, on a machine with two memory nodes: first the slow node is full, then calls that
-move pages are forbidden.
+"""A training whose moves fail for real, on a machine with two memory nodes: first the slow node is full, then the calls
+that move pages are forbidden.
 
     python failing_moves.py LOSSES.txt REPORT.json
 
@@ -41,7 +41,9 @@ def fill(node):
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     mask = ctypes.c_ulong(1 << node)
     arguments = [address, len(memory), MPOL_BIND, ctypes.byref(mask), 64, 0]
-    if LIBC.syscall(SYS_MBIND, *[ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments]):
+    if LIBC.syscall(
+        SYS_MBIND, *[ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments]
+    ):
         raise OSError(ctypes.get_errno(), "mbind")
     for page in range(0, len(memory), mmap.PAGESIZE):
         if page % (1 << 20) == 0 and free_bytes(node) <= LEFT_BYTES + (1 << 20):
