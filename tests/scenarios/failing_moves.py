@@ -20,8 +20,8 @@ BATCH = 4096
 STEPS_PER_PART = 5
 STEPS_AT_MOST = 40
 SLOW_NODE = 1
-# What is left free is less than a step moves.
-LEFT_BYTES = 1 << 20
+# What is left free is less than a step needs there.
+LEFT_BYTES = 2 << 20
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 MPOL_BIND, SYS_MBIND, SYS_MOVE_PAGES, SYS_SECCOMP = 2, 237, 279, 317
@@ -35,9 +35,23 @@ def free_bytes(node):
     return next(int(line.split()[3]) * 1024 for line in text.splitlines() if "MemFree" in line)
 
 
+def reserve_bytes(node):
+    """What the kernel keeps free on a node for itself; whoever wants that from this node alone is out of memory."""
+    pages, inside = 0, False
+    for line in Path("/proc/zoneinfo").read_text().splitlines():
+        words = line.split()
+        if words[0] == "Node":
+            inside = words[1] == "%d," % node
+        elif inside and words[0] == "min":
+            pages += int(words[1])
+    return pages * mmap.PAGESIZE
+
+
 def fill(node):
-    """Takes nearly all free memory of a node and returns it, to be closed."""
-    memory = mmap.mmap(-1, free_bytes(node))
+    """Takes nearly all free memory of a node and returns it, to be dropped."""
+    left = reserve_bytes(node) + LEFT_BYTES
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = mmap.mmap(-1, free_bytes(node), flags=private)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     mask = ctypes.c_ulong(1 << node)
     arguments = [address, len(memory), MPOL_BIND, ctypes.byref(mask), 64, 0]
@@ -46,7 +60,7 @@ def fill(node):
     ):
         raise OSError(ctypes.get_errno(), "mbind")
     for page in range(0, len(memory), mmap.PAGESIZE):
-        if page % (1 << 20) == 0 and free_bytes(node) <= LEFT_BYTES + (1 << 20):
+        if page % (256 << 10) == 0 and free_bytes(node) <= left:
             break
         memory[page] = 1
     return memory

@@ -90,6 +90,14 @@ impl Tiers for FaultyTiers {
 
 /// A training that follows a plan with moves, and the tiers that can be told to fail.
 fn managed(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
+    let (mut trainer, tiers) = unmanaged(failure, threads);
+    let before = trainer.train_until(|report| report.steps_managed >= 5 && report.promoted_bytes > 0);
+    assert!(before.demoted_bytes > 0 && before.errors_by_errno.is_empty(), "{before:?}");
+    (trainer, tiers)
+}
+
+/// A training before its first step, and the tiers that can be told to fail.
+fn unmanaged(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
     let variables = [
         ("SENTINEL_FAST", FAST_BYTES.to_string()),
         ("SENTINEL_POLICY", "hpca21".to_owned()),
@@ -106,10 +114,7 @@ fn managed(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
     let memory = Memory::reserve(Arc::<FaultyTiers>::clone(&tiers), CAPACITY_BYTES, FAST_BYTES).expect("address space");
     let runtime = Runtime::assemble(options, Arc::new(memory), machine, None).expect("threads");
     runtime.set_threads(2, 1);
-    let mut trainer = Trainer::new(Arc::new(runtime), Duration::from_micros(50));
-    let before = trainer.train_until(|report| report.steps_managed >= 5 && report.promoted_bytes > 0);
-    assert!(before.demoted_bytes > 0 && before.errors_by_errno.is_empty(), "{before:?}");
-    (trainer, tiers)
+    (Trainer::new(Arc::new(runtime), Duration::from_micros(50)), tiers)
 }
 
 fn steps(trainer: &mut Trainer, count: usize) -> Report {
@@ -196,25 +201,24 @@ fn a_mover_survives_an_internal_error_and_a_strict_training_does_not() {
 
 #[test]
 fn no_operation_waits_longer_than_the_plan_says() {
-    let (mut trainer, tiers) = managed("advisory", "1");
-    let before = trainer.runtime.report();
-    // Each call takes a hundred times as long as the plan has a whole unit take.
-    tiers.set(Some((Some(Tier::FAST), Fault::Slow(Duration::from_millis(15)))));
-    let after = trainer.train_until(|report| report.steps_managed >= before.steps_managed + 30);
-    assert!(after.stalls > before.stalls && after.stalls_cut > before.stalls_cut, "{after:?}");
-    // All that can be on its way at once is the step's tensors and weights, at 20 GB/s, twice; and one batch.
-    let bytes = 2 * after.peak_bytes;
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // megabytes
-    let bound_ns = 20_000_000 + (2.0 * bytes as f64 / GBPS) as u64;
-    // A thread may be woken late on a busy machine; what the clock says beyond that was ours.
-    let late_ns = 10_000_000;
-    assert!(after.stall_ns_max <= bound_ns + late_ns, "{} ns of {bound_ns}: {after:?}", after.stall_ns_max);
+    let (mut trainer, tiers) = unmanaged("advisory", "1");
+    // A unit takes most of a second, where the plan counts on a tenth of a millisecond.
+    tiers.set(Some((Some(Tier::FAST), Fault::Slow(Duration::from_millis(50)))));
+    let after = trainer.train_until(|report| report.steps_managed >= 10);
+    assert!(after.stalls > 0 && after.stalls_cut > 0, "{after:?}");
+    // All that can be on its way at once is the step's tensors and weights, twice at 20 GB/s; and one batch.
+    #[allow(clippy::cast_precision_loss)] // megabytes
+    let bound = Duration::from_secs_f64(0.02 + 2.0 * 2.0 * after.peak_bytes as f64 / (GBPS * 1e9));
+    // A thread is woken late on a busy machine; waiting for the unit would take much longer still.
+    let woken_late = Duration::from_millis(100);
+    let longest = Duration::from_nanos(after.stall_ns_max);
+    assert!(longest <= bound + woken_late, "{longest:?} where {bound:?} is allowed: {after:?}");
     assert!(after.stall_ns_step_max >= after.stall_ns_max && after.stall_ns >= after.stall_ns_step_max);
     assert!(after.stall_ns_last_step <= after.stall_ns_step_max);
 }
 
 #[test]
-fn batches_shrink_until_they_are_short_enough() {
+fn batches_that_take_too_long_are_told() {
     let (mut trainer, tiers) = managed("advisory", "2");
     tiers.set(Some((None, Fault::Slow(Duration::from_millis(30)))));
     let slow = steps(&mut trainer, 10);
