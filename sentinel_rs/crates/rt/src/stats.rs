@@ -145,7 +145,7 @@ impl Counters {
     /// Something failed that the user should hear of; the first such thing is kept.
     pub fn trouble(&self, text: impl FnOnce() -> String) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.get_or_insert_with(|| text());
+        trouble.get_or_insert_with(text);
     }
 
     /// A mover met an internal error; the move that it worked on failed.
