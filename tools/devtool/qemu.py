@@ -37,8 +37,8 @@ class Form:
 
 
 FULL = Form("full", 30, 36, 32768, 64 << 20, 20, 0.99)
-# For every change: an eighth of the memory, fewer steps, no failures. A machine that runs other tests as well lets emulated
-# moves be late, so the share is lower; everything else is the same.
+# For every change: an eighth of the memory, fewer steps, no failures. A machine that runs other tests as well lets
+# emulated moves be late, so the share is lower; everything else is the same.
 SHORT = Form("short", 20, 26, 4096, 8 << 20, 20, 0.95)
 
 
