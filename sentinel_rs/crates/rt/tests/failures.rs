@@ -199,22 +199,27 @@ fn a_mover_survives_an_internal_error_and_a_strict_training_does_not() {
     assert!(reason.as_ref().is_some_and(|reason| reason.contains("a mover met an internal error")), "{reason:?}");
 }
 
-#[test]
-fn no_operation_waits_longer_than_the_plan_says() {
+/// The longest wait of a training whose promotions take most of a second, where the plan counts on a tenth of a millisecond;
+/// and the longest that is allowed.
+fn longest_stall() -> (Duration, Duration) {
     let (mut trainer, tiers) = unmanaged("advisory", "1");
-    // A unit takes most of a second, where the plan counts on a tenth of a millisecond.
     tiers.set(Some((Some(Tier::FAST), Fault::Slow(Duration::from_millis(50)))));
     let after = trainer.train_until(|report| report.steps_managed >= 10);
     assert!(after.stalls > 0 && after.stalls_cut > 0, "{after:?}");
+    assert!(after.stall_ns_step_max >= after.stall_ns_max && after.stall_ns >= after.stall_ns_step_max);
+    assert!(after.stall_ns_last_step <= after.stall_ns_step_max);
     // All that can be on its way at once is the step's tensors and weights, twice at 20 GB/s; and one batch.
     #[allow(clippy::cast_precision_loss)] // megabytes
     let bound = Duration::from_secs_f64(0.02 + 2.0 * 2.0 * after.peak_bytes as f64 / (GBPS * 1e9));
-    // A thread is woken late on a busy machine; waiting for the unit would take much longer still.
-    let woken_late = Duration::from_millis(100);
-    let longest = Duration::from_nanos(after.stall_ns_max);
-    assert!(longest <= bound + woken_late, "{longest:?} where {bound:?} is allowed: {after:?}");
-    assert!(after.stall_ns_step_max >= after.stall_ns_max && after.stall_ns >= after.stall_ns_step_max);
-    assert!(after.stall_ns_last_step <= after.stall_ns_step_max);
+    (Duration::from_nanos(after.stall_ns_max), bound)
+}
+
+#[test]
+fn no_operation_waits_longer_than_the_plan_says() {
+    // A thread is woken late on a busy machine, but not every time; waiting for the unit would take long every time.
+    let woken_late = Duration::from_millis(50);
+    let tries: Vec<(Duration, Duration)> = (0..4).map(|_| longest_stall()).collect();
+    assert!(tries.iter().any(|&(longest, bound)| longest <= bound + woken_late), "{tries:?}");
 }
 
 #[test]
