@@ -1,19 +1,26 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # Inside the guest: trains under Sentinel with fast memory on node 0 and slow memory on node 1, and beside it with stock
-# TensorFlow, each on one of the two processors. Arguments: Python with Sentinel, Python with stock TensorFlow, training
-# script, folder for results, managed steps, steps of the stock training.
+# TensorFlow, each on one of the two processors; in the full form, trains once more while moves are made to fail. Arguments:
+# Python with Sentinel, Python with stock TensorFlow, folder of the training scripts, folder for results, managed steps,
+# steps of the stock training, batch, `short` or `full`.
 set -eu
-sentinel_python=$1 stock_python=$2 script=$3 results=$4 managed_steps=$5 stock_steps=$6
-# As `sentinel doctor` asks for: the kernel must not move pages by itself, and a huge page would take neighbours along.
+sentinel_python=$1 stock_python=$2 scripts=$3 results=$4 managed_steps=$5 stock_steps=$6 batch=$7 form=$8
+# As `sentinel doctor` asks for: the kernel must not move pages by itself. Huge pages come where a program asks for them.
 echo 0 >/proc/sys/kernel/numa_balancing
 echo madvise >/sys/kernel/mm/transparent_hugepage/enabled
 export TF_CPP_MIN_LOG_LEVEL=2
+export SENTINEL_FAST=20% SENTINEL_SLOW=node:1 SENTINEL_FAST_NODES=node:0 SENTINEL_WARMUP_STEPS=2
 
-"$stock_python" -W ignore "$script" "$results/stock.losses" --steps "$stock_steps" &
+"$stock_python" -W ignore "$scripts/digits_lstm.py" "$results/stock.losses" --steps "$stock_steps" --batch "$batch" &
 stock=$!
-SENTINEL_FAST=20% SENTINEL_SLOW=node:1 SENTINEL_FAST_NODES=node:0 SENTINEL_WARMUP_STEPS=2 SENTINEL_FAILURE=strict \
-    SENTINEL_CHECK_PLACEMENT=7 \
-    "$sentinel_python" -W ignore "$script" "$results/sentinel.losses" --managed-steps "$managed_steps" \
-    --report "$results/sentinel.json"
+SENTINEL_FAILURE=strict SENTINEL_CHECK_PLACEMENT=7 "$sentinel_python" -W ignore "$scripts/digits_lstm.py" \
+    "$results/sentinel.losses" --managed-steps "$managed_steps" --batch "$batch" --report "$results/sentinel.json"
+wait "$stock"
+[ "$form" = full ] || exit 0
+
+"$stock_python" -W ignore "$scripts/digits_lstm.py" "$results/stock-failing.losses" --steps 60 --batch 4096 &
+stock=$!
+SENTINEL_FAILURE=advisory "$sentinel_python" -W ignore "$scripts/failing_moves.py" "$results/failing.losses" \
+    "$results/failing.json"
 wait "$stock"

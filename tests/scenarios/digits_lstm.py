@@ -1,6 +1,6 @@
 """An unrolled LSTM on the rows of scikit-learn's handwritten digits: little arithmetic, much memory.
 
-    python digits_lstm.py LOSSES.txt [--steps N | --managed-steps N] [--report REPORT.json]
+    python digits_lstm.py LOSSES.txt [--steps N | --managed-steps N] [--batch N] [--report REPORT.json]
 
 Writes each step's loss as the hexadecimal bits of its float32, one per line. Knows nothing of Sentinel's options; with
 --managed-steps it asks `tf.sentinel.stats()` how many steps have followed a plan. Single-threaded, so that two runs
@@ -30,17 +30,18 @@ def parse_arguments():
     parser.add_argument("losses")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--managed-steps", type=int)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--report", help="write statistics and the kernel's counters here")
     return parser.parse_args()
 
 
-def batches():
+def batches(size):
     """Digits in an order that is the same in every run; the batch is larger than the collection."""
     digits = load_digits()
     images = digits.images.astype(np.float32) / 8 - 1
     random = np.random.RandomState(5)
     while True:
-        chosen = random.randint(0, len(images), BATCH)
+        chosen = random.randint(0, len(images), size)
         yield images[chosen], digits.target[chosen].astype(np.int32)
 
 
@@ -49,12 +50,12 @@ def weights(name, *shape):
     return tf.get_variable(name, shape, initializer=initializer)
 
 
-def build():
+def build(batch):
     """The graph of one training step: inputs, loss and update."""
-    images = tf.placeholder(tf.float32, [BATCH, ROWS, ROWS])
-    labels = tf.placeholder(tf.int32, [BATCH])
+    images = tf.placeholder(tf.float32, [batch, ROWS, ROWS])
+    labels = tf.placeholder(tf.int32, [batch])
     kernel, bias = weights("kernel", ROWS + UNITS, 4 * UNITS), weights("bias", 4 * UNITS)
-    state = output = tf.zeros([BATCH, UNITS])
+    state = output = tf.zeros([batch, UNITS])
     for row in range(ROWS):
         with tf.name_scope("row%d" % row):
             inputs = tf.concat([images[:, row], output], axis=1)
@@ -83,7 +84,9 @@ def wait_for_plan():
 
 def kernel_counters():
     """Counters of page migration and of the compaction that would disturb them."""
-    wanted = ("pgmigrate_success", "pgmigrate_fail", "compact_isolated", "numa_pages_migrated")
+    wanted = "pgmigrate_success pgmigrate_fail compact_isolated compact_migrate_scanned".split()
+    wanted += "numa_pages_migrated thp_split_page thp_migration_success thp_migration_split".split()
+    wanted += ["thp_fault_alloc"]
     lines = [line.split() for line in Path("/proc/vmstat").read_text().splitlines()]
     return {name: int(value) for name, value in lines if name in wanted}
 
@@ -91,15 +94,16 @@ def kernel_counters():
 def main():
     arguments = parse_arguments()
     tf.logging.set_verbosity(tf.logging.ERROR)
-    images, labels, loss, update = build()
+    images, labels, loss, update = build(arguments.batch)
     config = tf.ConfigProto(inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
     wanted = arguments.managed_steps
-    before = kernel_counters()
     began = time.monotonic()
     losses = []
     with tf.Session(config=config) as session:
         session.run(tf.global_variables_initializer())
-        for rows, classes in batches():
+        # Sentinel has measured by now how fast pages move.
+        before = kernel_counters()
+        for rows, classes in batches(arguments.batch):
             value, _ = session.run([loss, update], {images: rows, labels: classes})
             losses.append(struct.pack(">f", value).hex())
             if wanted:

@@ -19,5 +19,5 @@ pub use budget::Budget;
 pub use claims::{ClaimMap, GRANULE_BYTES};
 pub use heap::Heap;
 pub use pages::PageTiers;
-pub use tiers::{Located, Moved, TierError, Tiers};
+pub use tiers::{Located, Moved, Refusals, TierError, Tiers};
 pub use units::{Entered, MoveStart, MoveTicket, UnitState};

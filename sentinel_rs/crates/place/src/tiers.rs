@@ -1,5 +1,6 @@
 //! The whole outside world of placement: the few things that a set of memory tiers can be asked to do.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use trace::Tier;
 
@@ -8,6 +9,8 @@ use trace::Tier;
 pub struct Moved {
     /// Bytes that are in the wanted tier now and were not before.
     pub moved_bytes: u64,
+    /// Of these, bytes that the system copied; the others had no pages yet, and get them from the tier.
+    pub copied_bytes: u64,
     /// Bytes that stayed where they were.
     pub failed_bytes: u64,
     /// The errno of the first page that stayed, 0 when there is none.
@@ -21,6 +24,17 @@ pub struct Located {
     pub there_bytes: u64,
     /// Bytes anywhere else.
     pub elsewhere_bytes: u64,
+}
+
+/// What the system refused so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Pages that did not move in spite of every try, by error number.
+    pub pages: BTreeMap<i32, u64>,
+    /// Calls that were refused as a whole, by error number.
+    pub calls: BTreeMap<i32, u64>,
+    /// Pages that were tried again because the system was using them.
+    pub retried_pages: u64,
 }
 
 /// Why an operation on tiers failed as a whole.
@@ -80,5 +94,19 @@ pub trait Tiers: Send + Sync {
     /// different places.
     fn located(&self, _range: Range<usize>, _tier: Tier) -> Option<Located> {
         None
+    }
+
+    /// Bytes of the range that the system holds in the tier's memory, whoever wanted them there; `None` when it does not say.
+    fn held_bytes(&self, _range: Range<usize>, _tier: Tier) -> Option<u64> {
+        None
+    }
+
+    /// Whether huge pages are welcome in the range, which then has to move as a whole. Nothing happens where the system has
+    /// none.
+    fn welcome_huge_pages(&self, _range: Range<usize>, _welcome: bool) {}
+
+    /// What the system refused so far; nothing where nothing can be refused.
+    fn refusals(&self) -> Refusals {
+        Refusals::default()
     }
 }

@@ -3,9 +3,11 @@
 use crate::buckets::LateChoice;
 use crate::feedback::Feedback;
 use crate::memory::Memory;
-use crate::mover::{Job, Mover, NO_DEADLINE};
+use crate::mover::{Job, Mover, Outstanding, BATCH_AT_MOST, NO_DEADLINE};
+use crate::runtime::nanos;
 use crate::stats::Counters;
 use place::Arena;
+use plan::Migration;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +17,10 @@ use trace::{LayerSource, Tier};
 const SETTLING_STEPS: u64 = 2;
 /// So many operations may run before their layer without pulling the step forward.
 const EARLY_OPS: u32 = 8;
+/// Late promotions are waited for this many times as long as the plan says that they take.
+const PATIENCE: f64 = 2.0;
+/// Whatever the plan says, no operation waits longer.
+const LONGEST_STALL: Duration = Duration::from_secs(5);
 
 /// A bound plan and how far training is in it.
 #[derive(Debug)]
@@ -25,6 +31,8 @@ pub struct Managed {
     pub layer_source: LayerSource,
     /// Whether the speeds it assumes are right; `None` for a policy that does not ask.
     pub feedback: Option<Feedback>,
+    /// Speed of moves that the plan counts on.
+    assumed: Migration,
     layers: u32,
     /// Moves in order of their layers, from all intervals.
     moves: Vec<plan::Move>,
@@ -34,6 +42,8 @@ pub struct Managed {
     reached: AtomicU32,
     /// Operations of later layers that ran before their turn since the last boundary.
     early: AtomicU32,
+    /// Nanoseconds that operations of the current step waited for promotions.
+    stalled_ns: AtomicU64,
     late: Mutex<LateChoice>,
     /// Only one thread walks over a layer boundary.
     boundary: Mutex<()>,
@@ -42,7 +52,12 @@ pub struct Managed {
 impl Managed {
     /// A plan that no step has followed yet.
     #[must_use]
-    pub fn new(arena: Arc<Arena>, layer_source: LayerSource, feedback: Option<Feedback>) -> Managed {
+    pub fn new(
+        arena: Arc<Arena>,
+        layer_source: LayerSource,
+        feedback: Option<Feedback>,
+        assumed: Migration,
+    ) -> Managed {
         let plan = arena.plan();
         let layers = u32::try_from(plan.layer_first_op.len()).unwrap_or(u32::MAX).max(1);
         let mut moves: Vec<plan::Move> = plan.intervals.iter().flat_map(|interval| interval.moves.clone()).collect();
@@ -50,11 +65,13 @@ impl Managed {
         Managed {
             layer_source,
             feedback,
+            assumed,
             layers,
             moves,
             steps: AtomicU64::new(0),
             reached: AtomicU32::new(0),
             early: AtomicU32::new(0),
+            stalled_ns: AtomicU64::new(0),
             late: Mutex::new(LateChoice::Untried),
             boundary: Mutex::new(()),
             arena,
@@ -89,6 +106,7 @@ impl Managed {
     pub fn step_begins(&self, resumed: bool, memory: &Memory, mover: &Mover, counters: &Counters) {
         let step = self.steps.fetch_add(1, Ordering::Relaxed);
         self.reached.store(0, Ordering::Release);
+        self.stalled_ns.store(0, Ordering::Relaxed);
         if resumed {
             let plan = self.arena.plan();
             let base = step * u64::from(self.layers);
@@ -120,8 +138,11 @@ impl Managed {
             self.enter_layer(entered, memory, mover, counters);
             self.reached.store(entered + 1, Ordering::Release);
         }
-        let now = self.steps.load(Ordering::Relaxed).saturating_sub(1) * u64::from(self.layers) + u64::from(layer);
-        memory.placement.at_boundary(self.arena.units(), &*memory.tiers, |unit| mover.may_take_its_time(unit, now));
+        if memory.placement.is_due() {
+            let now = self.steps.load(Ordering::Relaxed).saturating_sub(1) * u64::from(self.layers) + u64::from(layer);
+            memory.placement.at_boundary(self.arena.units(), &*memory.tiers, |unit| mover.may_take_its_time(unit, now));
+            memory.placement.weigh(memory.whole(), &*memory.tiers, &memory.budget);
+        }
     }
 
     fn enter_layer(&self, layer: u32, memory: &Memory, mover: &Mover, counters: &Counters) {
@@ -147,15 +168,37 @@ impl Managed {
             return;
         };
         if interval.first_layer == layer {
-            self.note_late(mover.outstanding(now));
+            let late = mover.outstanding(now);
+            self.note_late(late.promotions);
             if self.late_choice().waits() {
-                let stalled = mover.await_promotions(now);
-                counters.stall_ns.add(u64::try_from(stalled.as_nanos()).unwrap_or(u64::MAX));
+                self.stall(now, late, mover, counters);
             } else {
                 counters.late_promotions.add(mover.drop_late(now));
             }
         }
         memory.on_ground(|ground| self.arena.size_pool(interval.pool_bytes, ground));
+    }
+
+    /// Waits for promotions that are late, but not longer than the plan itself would have them take.
+    fn stall(&self, now: u64, late: Outstanding, mover: &Mover, counters: &Counters) {
+        if late.promotions == 0 {
+            return;
+        }
+        let at_most = self.stall_bound(late);
+        let took = mover.await_promotions(now, at_most);
+        counters.stalled(took, took >= at_most);
+        self.stalled_ns.fetch_add(nanos(took), Ordering::Relaxed);
+    }
+
+    /// The longest that an operation may wait for these moves: twice what they take at the speeds that the plan counts on,
+    /// and one batch, which cannot be broken off. The evictions count because a promotion may need the room of all of them.
+    fn stall_bound(&self, late: Outstanding) -> Duration {
+        #[allow(clippy::cast_precision_loss)] // bytes of memory, exact up to 2^53
+        let ns = |bytes: u64, rate: f64| bytes as f64 / rate;
+        let by_plan_ns =
+            ns(late.promote_bytes, self.assumed.promote_rate) + ns(late.demote_bytes, self.assumed.demote_rate);
+        let patience = Duration::try_from_secs_f64(PATIENCE * by_plan_ns / 1e9).unwrap_or(LONGEST_STALL);
+        (patience + BATCH_AT_MOST).min(LONGEST_STALL)
     }
 
     /// The first late promotion starts the trial.
@@ -176,7 +219,8 @@ impl Managed {
     }
 
     /// A step is over.
-    pub fn step_ends(&self, took: Duration) {
+    pub fn step_ends(&self, took: Duration, counters: &Counters) {
+        counters.step_stalled(Duration::from_nanos(self.stalled_ns.load(Ordering::Relaxed)));
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         *late = late.after(took);
     }

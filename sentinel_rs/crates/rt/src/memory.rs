@@ -130,6 +130,7 @@ impl Memory {
             range
         };
         let (fast, slow, small, plans) = (carve(heap_bytes), carve(heap_bytes), carve(small_bytes), carve(plan_bytes));
+        tiers.welcome_huge_pages(whole.clone(), false);
         tiers.place(fast.clone(), Tier::FAST)?;
         tiers.place(small.clone(), Tier::FAST)?;
         let pages = PageTiers::new(whole.start, whole.len());
@@ -153,6 +154,12 @@ impl Memory {
             whole,
             tiers,
         })
+    }
+
+    /// Sentinel's address space.
+    #[must_use]
+    pub fn whole(&self) -> Range<usize> {
+        self.whole.clone()
     }
 
     /// True for addresses in Sentinel's address space.
@@ -357,12 +364,23 @@ impl Memory {
     pub fn install(&self, arena: &Arc<Arena>) {
         let range = arena.range();
         let pool = range.start..range.start + usize_of(page_ceil(arena.plan().pool_bytes));
+        self.welcome_huge_pages(arena);
         self.pages.set(pool.clone(), Tier::FAST);
         if let Err(error) = self.tiers.place(pool, Tier::FAST) {
             log::debug!("{error}");
         }
         for entry in self.entries(arena) {
             entry.store(Some(Arc::clone(arena)));
+        }
+    }
+
+    /// A huge page moves as a whole and is taken as a whole. So units may have some, and nothing else: in a heap or in the pool
+    /// it would hold more bytes than the account says, and where two units meet it would move both.
+    fn welcome_huge_pages(&self, arena: &Arena) {
+        let own = arena.range();
+        self.tiers.welcome_huge_pages(own.clone(), false);
+        for unit in arena.units().iter().filter(|unit| own.contains(&unit.range().start)) {
+            self.tiers.welcome_huge_pages(whole_huge_pages(&unit.range()), true);
         }
     }
 
@@ -387,6 +405,12 @@ impl Memory {
         let offset = (arena.range().start - self.plans.start) as u64;
         self.plan_space.lock().unwrap_or_else(PoisonError::into_inner).free(offset).is_some()
     }
+}
+
+/// The part of a range that huge pages can fill.
+fn whole_huge_pages(range: &Range<usize>) -> Range<usize> {
+    let begin = range.start.next_multiple_of(sys::memory::HUGE_PAGE_BYTES);
+    begin..(range.end / sys::memory::HUGE_PAGE_BYTES * sys::memory::HUGE_PAGE_BYTES).max(begin)
 }
 
 /// Lengths of address space fit a `usize` on every machine TensorFlow 1.13.1 runs on.

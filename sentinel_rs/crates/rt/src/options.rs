@@ -21,7 +21,7 @@ const SWAP_MACHINE: &str = "swap-nvme";
 const CHECK_PLACEMENT: &str = "SENTINEL_CHECK_PLACEMENT";
 
 /// Every variable that Sentinel or its tools read.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 16] = [
     "SENTINEL",
     "SENTINEL_FAST",
     "SENTINEL_POLICY",
@@ -30,6 +30,7 @@ const VARIABLES: [&str; 15] = [
     "SENTINEL_MIGRATION_GBPS",
     "SENTINEL_WARMUP_STEPS",
     "SENTINEL_FAILURE",
+    "SENTINEL_MOVER_THREADS",
     "SENTINEL_TRACE",
     "SENTINEL_STATS",
     CHECK_PLACEMENT,
@@ -114,6 +115,8 @@ pub struct Options {
     pub failure: Failure,
     /// Where the trace of the profiled step goes.
     pub trace_path: Option<PathBuf>,
+    /// Threads that move pages in each direction; `None` for as many as the topology calls for.
+    pub mover_threads: Option<u32>,
     /// Layer boundaries from one check of where pages are to the next; 0 for none.
     pub check_placement: u64,
 }
@@ -182,6 +185,7 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
         },
         failure,
         trace_path: (!message.trace_path.is_empty()).then(|| PathBuf::from(&message.trace_path)),
+        mover_threads: mover_threads_of(from.name("mover_threads"), message.mover_threads)?,
         check_placement: check_placement_of(variables)?,
     }))
 }
@@ -195,6 +199,7 @@ fn without_budget(message: &SentinelOptions) -> Option<(&'static str, String)> {
         ("slow", message.slow.clone()),
         ("fast_nodes", message.fast_nodes.clone()),
         ("trace_path", message.trace_path.clone()),
+        ("mover_threads", if message.mover_threads == 0 { String::new() } else { message.mover_threads.to_string() }),
         ("warmup_steps", if message.warmup_steps == 0 { String::new() } else { message.warmup_steps.to_string() }),
         (
             "migration_gbps",
@@ -215,7 +220,7 @@ impl Source {
 }
 
 /// Variables that replace a field.
-const REPLACES: [(&str, &str); 7] = [
+const REPLACES: [(&str, &str); 8] = [
     ("policy", "SENTINEL_POLICY"),
     ("slow", "SENTINEL_SLOW"),
     ("fast_nodes", "SENTINEL_FAST_NODES"),
@@ -223,6 +228,7 @@ const REPLACES: [(&str, &str); 7] = [
     ("migration_gbps", "SENTINEL_MIGRATION_GBPS"),
     ("warmup_steps", "SENTINEL_WARMUP_STEPS"),
     ("failure", "SENTINEL_FAILURE"),
+    ("mover_threads", "SENTINEL_MOVER_THREADS"),
 ];
 
 /// The bytes of field 200 of field 16 of a serialized `ConfigProto`; repeated ones merge, as the wire format says.
@@ -293,6 +299,10 @@ fn apply_variables(
                     .filter(|&steps| steps >= 0)
                     .ok_or_else(|| refuse(name, value, "accepted is a whole number of steps from 0"))?;
                 message.warmup_steps = if steps == 0 { -1 } else { steps };
+            }
+            "SENTINEL_MOVER_THREADS" => {
+                let threads: Option<i32> = value.parse().ok().filter(|&threads| threads > 0);
+                message.mover_threads = threads.ok_or_else(|| refuse(name, value, MOVER_THREADS_ACCEPTED))?;
             }
             "SENTINEL_FAILURE" => {
                 message.failure = sentinel_options::Failure::from_str(&value.to_ascii_uppercase())
@@ -377,6 +387,18 @@ fn check_placement_of(variables: &[(String, String)]) -> Result<u64, OptionError
     let Some((name, value)) = variables.iter().find(|(name, _)| name == CHECK_PLACEMENT) else { return Ok(0) };
     let every = value.parse().ok().filter(|&every: &u64| every > 0);
     every.ok_or_else(|| refuse(name, value, "accepted is a whole number of layer boundaries from 1"))
+}
+
+/// More threads than this only get into each other's way: they share one channel to memory.
+const MOVER_THREADS_MAX: u32 = 16;
+const MOVER_THREADS_ACCEPTED: &str = "accepted is a number of threads per direction from 1 to 16";
+
+fn mover_threads_of(option: &str, threads: i32) -> Result<Option<u32>, OptionError> {
+    match u32::try_from(threads) {
+        Ok(0) => Ok(None),
+        Ok(threads) if threads <= MOVER_THREADS_MAX => Ok(Some(threads)),
+        _ => Err(refuse(option, threads, MOVER_THREADS_ACCEPTED)),
+    }
 }
 
 fn policy_of(option: &str, name: &str) -> Result<Policy, OptionError> {
@@ -507,6 +529,8 @@ mod tests {
             (("SENTINEL_FAILURE", "loud"), ["SENTINEL_FAILURE", "loud", "advisory"]),
             (("SENTINEL_WARMUP_STEPS", "-3"), ["SENTINEL_WARMUP_STEPS", "-3", "from 0"]),
             (("SENTINEL_CHECK_PLACEMENT", "0"), ["SENTINEL_CHECK_PLACEMENT", "0", "from 1"]),
+            (("SENTINEL_MOVER_THREADS", "0"), ["SENTINEL_MOVER_THREADS", "0", "from 1 to 16"]),
+            (("SENTINEL_MOVER_THREADS", "17"), ["SENTINEL_MOVER_THREADS", "17", "from 1 to 16"]),
             (("SENTINEL_FSAT", "1G"), ["SENTINEL_FSAT", "1G", "SENTINEL_FAST"]),
             (("SENTINEL_MIGRATION_GBPS", "NaN"), ["SENTINEL_MIGRATION_GBPS", "NaN", "above 0"]),
         ] {

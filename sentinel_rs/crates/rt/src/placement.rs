@@ -4,8 +4,10 @@
 //! want proof: `SENTINEL_CHECK_PLACEMENT` turns it on, and training waits for the answers.
 
 use crate::stats::Counter;
-use place::{Tiers, UnitState};
+use place::{Budget, Tiers, UnitState};
+use std::ops::Range;
 use std::sync::Arc;
+use trace::Tier;
 
 /// What the checks found so far.
 #[derive(Debug, Default)]
@@ -21,6 +23,10 @@ pub struct Placement {
     pub there_bytes: Counter,
     /// Of the others, the bytes of which our own account says so too: their move is late, or there was no room for them.
     pub late_bytes: Counter,
+    /// The most bytes of ours that the system was ever found to have on the fast nodes.
+    pub held_bytes_max: Counter,
+    /// By how much that was above the allowed bytes at worst.
+    pub held_over_bytes: Counter,
 }
 
 impl Placement {
@@ -30,16 +36,26 @@ impl Placement {
         Placement { every, ..Placement::default() }
     }
 
+    /// Whether this boundary is one of those at which the system is asked.
+    pub fn is_due(&self) -> bool {
+        if self.every == 0 {
+            return false;
+        }
+        self.boundaries.count();
+        self.boundaries.get() % self.every == 0
+    }
+
+    /// Compares what the system has on the fast nodes, whoever put it there, with what is allowed there.
+    pub fn weigh(&self, whole: Range<usize>, tiers: &dyn Tiers, budget: &Budget) {
+        if let Some(held) = tiers.held_bytes(whole, Tier::FAST) {
+            self.held_bytes_max.raise(held);
+            self.held_over_bytes.raise(held.saturating_sub(budget.allowed()));
+        }
+    }
+
     /// Training is at a layer boundary. Of `units`, those of which `travels` says that their move is not due yet may be
     /// anywhere.
     pub fn at_boundary(&self, units: &[Arc<UnitState>], tiers: &dyn Tiers, travels: impl Fn(&Arc<UnitState>) -> bool) {
-        if self.every == 0 {
-            return;
-        }
-        self.boundaries.count();
-        if self.boundaries.get() % self.every != 0 {
-            return;
-        }
         let mut due_bytes = 0;
         for unit in units.iter().filter(|unit| unit.tier().is_some()) {
             let (wanted, accounted) = (unit.desired(), unit.tier());
@@ -98,6 +114,10 @@ mod tests {
             Ok(())
         }
 
+        fn held_bytes(&self, range: Range<usize>, tier: Tier) -> Option<u64> {
+            (tier == Tier::FAST).then_some(range.len() as u64)
+        }
+
         fn located(&self, range: Range<usize>, tier: Tier) -> Option<Located> {
             let bytes = range.len() as u64;
             Some(if tier == Tier::FAST {
@@ -124,26 +144,33 @@ mod tests {
         let placement = Placement::every(2);
         let units = units();
         let travels = |unit: &Arc<UnitState>| Arc::ptr_eq(unit, &units[2]);
-        placement.at_boundary(&units, &AllFast, travels);
-        assert_eq!(found(&placement), [0, 0, 0, 0], "one boundary of two");
-        placement.at_boundary(&units, &AllFast, travels);
+        let sample = || placement.at_boundary(&units, &AllFast, travels);
+        assert_eq!(found(&placement), [0, 0, 0, 0]);
+        sample();
         // The first is where it is wanted, the second is not, the third travels, nothing lives in the fourth.
         assert_eq!(found(&placement), [1, 8192, 4096, 0]);
         units[1].desire(Tier::FAST);
-        placement.at_boundary(&units, &AllFast, travels);
-        placement.at_boundary(&units, &AllFast, travels);
+        sample();
         assert_eq!(found(&placement), [2, 16384, 12288, 0], "what is wanted counts, not what the account says");
         units[0].desire(Tier::SLOW);
         units[1].desire(Tier::SLOW);
-        placement.at_boundary(&units, &AllFast, travels);
-        placement.at_boundary(&units, &AllFast, travels);
+        sample();
         assert_eq!(found(&placement), [3, 24576, 12288, 4096], "of the first, the account knows that it is late");
     }
 
     #[test]
-    fn without_the_wish_nothing_is_asked() {
-        let placement = Placement::default();
-        placement.at_boundary(&units(), &AllFast, |_| false);
-        assert_eq!(found(&placement), [0; 4]);
+    fn one_boundary_of_so_many_is_looked_at_and_none_without_the_wish() {
+        let looks = |placement: Placement| (0..6).map(|_| placement.is_due()).collect::<Vec<bool>>();
+        assert_eq!(looks(Placement::every(3)), [false, false, true, false, false, true]);
+        assert_eq!(looks(Placement::default()), [false; 6]);
+    }
+
+    #[test]
+    fn what_the_system_holds_is_weighed_against_the_allowed_bytes() {
+        let (placement, budget) = (Placement::every(1), Budget::new(10_000));
+        for (bytes, most, over) in [(8_000, 8_000, 0), (10_050, 10_050, 50), (9_000, 10_050, 50)] {
+            placement.weigh(0..bytes, &AllFast, &budget);
+            assert_eq!((placement.held_bytes_max.get(), placement.held_over_bytes.get()), (most, over));
+        }
     }
 }

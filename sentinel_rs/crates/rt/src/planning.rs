@@ -155,7 +155,7 @@ impl Runtime {
         // The published policy meets wrong speeds by test-and-trial alone.
         let asks = self.options.policy == Policy::Gap;
         let feedback = asks.then(|| Feedback::new(basis, plans, assumed));
-        Some(Arc::new(Managed::new(arena, layer_source, feedback)))
+        Some(Arc::new(Managed::new(arena, layer_source, feedback, assumed)))
     }
 
     /// Says when the budget is below what the policy needs; false when that must stop training.

@@ -85,7 +85,7 @@ impl Runtime {
     ) -> std::io::Result<Runtime> {
         let counters = Arc::new(Counters::default());
         Ok(Runtime {
-            mover: Mover::start(&memory, &counters)?,
+            mover: Mover::start(&memory, &counters, options.mover_threads.unwrap_or(1))?,
             kernels: Kernels::default(),
             active: ArcSwapOption::empty(),
             steps: Mutex::new(Steps::default()),
@@ -371,6 +371,7 @@ impl Runtime {
     #[must_use]
     pub fn report(&self) -> Report {
         let budget = &self.memory.budget;
+        let refusals = self.memory.tiers.refusals();
         let steps = self.lock_steps();
         Report {
             active: true,
@@ -388,6 +389,12 @@ impl Runtime {
             placement_due_bytes: self.memory.placement.due_bytes.get(),
             placement_there_bytes: self.memory.placement.there_bytes.get(),
             placement_late_bytes: self.memory.placement.late_bytes.get(),
+            placement_held_bytes_max: self.memory.placement.held_bytes_max.get(),
+            placement_held_over_bytes: self.memory.placement.held_over_bytes.get(),
+            mover_threads: self.options.mover_threads.unwrap_or(1),
+            page_errors_by_errno: refusals.pages,
+            call_errors_by_errno: refusals.calls,
+            pages_retried: refusals.retried_pages,
             layers: u64::from(steps.layers),
             layer_source: steps.layer_source.map_or("", source_name).to_owned(),
             late_choice: steps.late_choice.to_owned(),

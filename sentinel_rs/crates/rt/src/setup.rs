@@ -1,5 +1,7 @@
 //! From a session's options to the process's one runtime.
 
+mod nodes;
+
 use crate::limit::{self, Limit};
 use crate::memory::Memory;
 use crate::options::{self, Failure, FastBudget, OptionError, Options, SlowTier};
@@ -12,9 +14,8 @@ use place::Tiers;
 use plan::Machine;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use sys::topology::Topology;
 
-/// Machine profile whose migration speed the planner assumes for NUMA tiers.
+/// Machine profile whose memory the planner assumes for NUMA tiers; the speed of moves is measured.
 const NUMA_MACHINE: &str = "optane";
 
 static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
@@ -115,7 +116,8 @@ fn step_down(error: &SetupError) {
 fn same_options(running: &Options, wanted: &Options) -> Result<(), SetupError> {
     let number = |gbps: Option<f64>| gbps.map_or_else(|| "the machine's own".to_owned(), |gbps| gbps.to_string());
     let path = |path: Option<&PathBuf>| path.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
-    let pairs: [(&'static str, String, String); 8] = [
+    let threads = |options: &Options| options.mover_threads.unwrap_or(0).to_string();
+    let pairs: [(&'static str, String, String); 9] = [
         ("fast", running.fast.to_string(), wanted.fast.to_string()),
         ("policy", running.policy.name().to_owned(), wanted.policy.name().to_owned()),
         ("slow", running.slow.to_string(), wanted.slow.to_string()),
@@ -123,6 +125,8 @@ fn same_options(running: &Options, wanted: &Options) -> Result<(), SetupError> {
         ("migration_gbps", number(running.migration_gbps), number(wanted.migration_gbps)),
         ("warmup_steps", running.warmup_steps.to_string(), wanted.warmup_steps.to_string()),
         ("failure", format!("{:?}", running.failure), format!("{:?}", wanted.failure)),
+        // A session that does not say takes what there is.
+        ("mover_threads", threads(running), threads(if wanted.mover_threads.is_some() { wanted } else { running })),
         ("trace_path", path(running.trace_path.as_ref()), path(wanted.trace_path.as_ref())),
     ];
     match pairs.into_iter().find(|(_, running, wanted)| running != wanted) {
@@ -157,11 +161,10 @@ fn writable(path: &Path) -> Result<(), SetupError> {
     }
 }
 
-fn build(options: Options) -> Result<Runtime, SetupError> {
-    let topology = Topology::probe(Path::new("/sys/devices/system/node"));
+fn build(mut options: Options) -> Result<Runtime, SetupError> {
     let ram_bytes = sys::topology::total_ram_bytes().map_err(|error| resource(&options, &error))?;
     let limit = matches!(options.fast, FastBudget::MemoryLimit).then(|| Limit::find(Path::new("/")));
-    let fast_bytes = match options.fast {
+    let mut fast_bytes = match options.fast {
         FastBudget::Bytes(bytes) => bytes,
         FastBudget::Fraction(_) => 0,
         FastBudget::Unlimited => u64::MAX,
@@ -184,10 +187,13 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
             (Arc::new(tiers), None, machine)
         }
         SlowTier::Nodes(list) => {
-            let topology = topology.map_err(|error| resource(&options, &error))?;
-            let (fast, slow) = choose_nodes(&topology, &options, list.as_ref())?;
+            let chosen = nodes::choose(Path::new("/"), &options, list.as_ref())?;
+            chosen.announce(Path::new("/"));
+            fast_bytes = chosen.fitting(fast_bytes, &options)?;
+            options.mover_threads.get_or_insert(chosen.mover_threads());
             let machine = Machine::by_name(NUMA_MACHINE).map_err(|error| resource(&options, &error))?;
-            (Arc::new(NumaTiers::new(SystemCalls, fast, slow)), None, machine)
+            let machine = chosen.as_fast_as_it_is(machine);
+            (Arc::new(NumaTiers::new(SystemCalls, chosen.fast, chosen.slow)), None, machine)
         }
     };
     let mut memory = Memory::reserve(tiers, 2 * ram_bytes, fast_bytes).map_err(|error| {
@@ -206,48 +212,4 @@ fn build(options: Options) -> Result<Runtime, SetupError> {
 
 fn resource(options: &Options, reason: &dyn std::fmt::Display) -> SetupError {
     SetupError::Resource { option: "slow", value: options.slow.to_string(), reason: reason.to_string() }
-}
-
-/// Fast and slow nodes: those asked for when they exist; else the CPU-less ones are slow, else node 1 with a warning.
-fn choose_nodes(
-    topology: &Topology,
-    options: &Options,
-    asked: Option<&sys::topology::NodeList>,
-) -> Result<(Vec<u32>, Vec<u32>), SetupError> {
-    let online: Vec<u32> = topology.nodes.iter().map(|node| node.id).collect();
-    let missing = |option: &'static str, value: String| SetupError::Resource {
-        option,
-        value,
-        reason: format!("no such node; this machine has node {online:?}; accepted is one of them, or emulated:MACHINE"),
-    };
-    let fast: Vec<u32> = options.fast_nodes.nodes().to_vec();
-    if fast.iter().any(|node| !online.contains(node)) {
-        return Err(missing("fast_nodes", format!("node:{}", options.fast_nodes)));
-    }
-    if let Some(list) = asked {
-        let slow = list.nodes().to_vec();
-        if slow.iter().any(|node| !online.contains(node)) {
-            return Err(missing("slow", format!("node:{list}")));
-        }
-        if let Some(both) = slow.iter().find(|node| fast.contains(node)) {
-            let reason = format!("node {both} is among the fast nodes; accepted is another node of {online:?}");
-            return Err(SetupError::Resource { option: "slow", value: format!("node:{list}"), reason });
-        }
-        return Ok((fast, slow));
-    }
-    let others = || topology.nodes.iter().filter(|node| !fast.contains(&node.id));
-    let memory_only: Vec<u32> = others().filter(|node| !node.has_cpus).map(|node| node.id).collect();
-    if !memory_only.is_empty() {
-        return Ok((fast, memory_only));
-    }
-    match others().next() {
-        Some(node) => {
-            log::warn!("sentinel: node {} is taken as slow memory, but it has CPUs of its own", node.id);
-            Ok((fast, vec![node.id]))
-        }
-        None => {
-            let reason = "this machine has one memory node; accepted are emulated:MACHINE, or a machine with two nodes";
-            Err(SetupError::Resource { option: "slow", value: "numa".to_owned(), reason: reason.to_owned() })
-        }
-    }
 }

@@ -1,10 +1,11 @@
 //! Counters: what was asked, what was done, what failed. They are the truth that every report prints.
 
+use crate::runtime::nanos;
 use plan::MoveTally;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use trace::Tier;
 
@@ -43,6 +44,12 @@ pub struct Counters {
     pub demoted_bytes: Counter,
     pub promote_asked_bytes: Counter,
     pub demote_asked_bytes: Counter,
+    pub promoted_pages: Counter,
+    pub demoted_pages: Counter,
+    pub moves_cancelled: Counter,
+    pub moves_given_up: Counter,
+    pub move_batches: Counter,
+    pub move_batches_slow: Counter,
     pub late_promotions: Counter,
     pub slot_hits: Counter,
     pub slot_misses_busy: Counter,
@@ -55,6 +62,8 @@ pub struct Counters {
     pub foreign_frees: Counter,
     pub stall_ns: Counter,
     pub slow_memory_ns: Counter,
+    pub stalls: Counter,
+    pub stalls_cut: Counter,
     pub emulated_delay_ns: Counter,
     pub steps_seen: Counter,
     pub steps_profiled: Counter,
@@ -68,6 +77,17 @@ pub struct Counters {
     errors_by_errno: Mutex<BTreeMap<i32, u64>>,
     /// One lock for bytes and times, so that speeds made from them are right; movers take it once per piece of a move.
     moves: Mutex<MoveTally>,
+    longest: Mutex<Longest>,
+    trouble: Mutex<Option<String>>,
+}
+
+/// What took longest so far, and what the latest step waited.
+#[derive(Clone, Copy, Debug, Default)]
+struct Longest {
+    batch: Duration,
+    stall: Duration,
+    stall_of_step: Duration,
+    stall_of_last_step: Duration,
 }
 
 impl Counters {
@@ -90,6 +110,56 @@ impl Counters {
         let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         moves.moved_bytes[way] += bytes as f64;
         moves.busy_ns[way] += took.as_secs_f64() * 1e9;
+    }
+
+    /// One call of the system moved pages.
+    pub fn batch(&self, took: Duration, slow: bool) {
+        self.move_batches.count();
+        if slow {
+            self.move_batches_slow.count();
+        }
+        let mut longest = self.longest();
+        longest.batch = longest.batch.max(took);
+    }
+
+    /// An operation waited for promotions; `cut` when the time that it may wait was over first.
+    pub fn stalled(&self, took: Duration, cut: bool) {
+        self.stall_ns.add(nanos(took));
+        self.stalls.count();
+        if cut {
+            self.stalls_cut.count();
+        }
+        let mut longest = self.longest();
+        longest.stall = longest.stall.max(took);
+    }
+
+    /// A step is over in which operations waited for so long altogether.
+    pub fn step_stalled(&self, took: Duration) {
+        let mut longest = self.longest();
+        longest.stall_of_step = longest.stall_of_step.max(took);
+        longest.stall_of_last_step = took;
+    }
+
+    fn longest(&self) -> MutexGuard<'_, Longest> {
+        self.longest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something failed that the user should hear of; the first such thing is kept.
+    pub fn trouble(&self, text: impl FnOnce() -> String) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.get_or_insert_with(text);
+    }
+
+    /// A mover met an internal error; the move that it worked on failed.
+    pub fn mover_panicked(&self) {
+        self.panics_caught.count();
+        self.trouble(|| "sentinel: a mover met an internal error; the move failed, and the mover goes on".to_owned());
+    }
+
+    /// The first failure that the user should hear of.
+    #[must_use]
+    pub fn first_trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All moves so far.
@@ -132,6 +202,14 @@ pub struct Report {
     pub demote_asked_bytes: u64,
     pub promote_gbps_measured: Option<f64>,
     pub demote_gbps_measured: Option<f64>,
+    pub promoted_pages: u64,
+    pub demoted_pages: u64,
+    pub moves_cancelled: u64,
+    pub moves_given_up: u64,
+    pub mover_threads: u32,
+    pub move_batches: u64,
+    pub move_batches_slow: u64,
+    pub move_batch_ns_max: u64,
     pub late_promotions: u64,
     pub slot_hits: u64,
     pub slot_misses_busy: u64,
@@ -145,6 +223,11 @@ pub struct Report {
     pub foreign_frees: u64,
     pub stall_ns: u64,
     pub slow_memory_ns: u64,
+    pub stalls: u64,
+    pub stalls_cut: u64,
+    pub stall_ns_max: u64,
+    pub stall_ns_last_step: u64,
+    pub stall_ns_step_max: u64,
     pub emulated_delay_ns: u64,
     pub steps_seen: u64,
     pub steps_profiled: u64,
@@ -163,10 +246,15 @@ pub struct Report {
     pub placement_due_bytes: u64,
     pub placement_there_bytes: u64,
     pub placement_late_bytes: u64,
+    pub placement_held_bytes_max: u64,
+    pub placement_held_over_bytes: u64,
     pub layers: u64,
     pub layer_source: String,
     pub late_choice: String,
     pub errors_by_errno: BTreeMap<i32, u64>,
+    pub page_errors_by_errno: BTreeMap<i32, u64>,
+    pub call_errors_by_errno: BTreeMap<i32, u64>,
+    pub pages_retried: u64,
     pub trace_error: Option<String>,
     pub message: Option<String>,
 }
@@ -175,7 +263,7 @@ impl Report {
     /// A report with the counters filled in.
     #[must_use]
     pub fn from_counters(counters: &Counters) -> Report {
-        let moves = counters.moves();
+        let (moves, longest) = (counters.moves(), *counters.longest());
         let gbps = |way: usize| (moves.busy_ns[way] > 0.0).then(|| moves.moved_bytes[way] / moves.busy_ns[way]);
         Report {
             promoted_bytes: counters.promoted_bytes.get(),
@@ -184,6 +272,13 @@ impl Report {
             demote_asked_bytes: counters.demote_asked_bytes.get(),
             promote_gbps_measured: gbps(0),
             demote_gbps_measured: gbps(1),
+            promoted_pages: counters.promoted_pages.get(),
+            demoted_pages: counters.demoted_pages.get(),
+            moves_cancelled: counters.moves_cancelled.get(),
+            moves_given_up: counters.moves_given_up.get(),
+            move_batches: counters.move_batches.get(),
+            move_batches_slow: counters.move_batches_slow.get(),
+            move_batch_ns_max: nanos(longest.batch),
             late_promotions: counters.late_promotions.get(),
             slot_hits: counters.slot_hits.get(),
             slot_misses_busy: counters.slot_misses_busy.get(),
@@ -197,6 +292,11 @@ impl Report {
             foreign_frees: counters.foreign_frees.get(),
             stall_ns: counters.stall_ns.get(),
             slow_memory_ns: counters.slow_memory_ns.get(),
+            stalls: counters.stalls.get(),
+            stalls_cut: counters.stalls_cut.get(),
+            stall_ns_max: nanos(longest.stall),
+            stall_ns_last_step: nanos(longest.stall_of_last_step),
+            stall_ns_step_max: nanos(longest.stall_of_step),
             emulated_delay_ns: counters.emulated_delay_ns.get(),
             steps_seen: counters.steps_seen.get(),
             steps_profiled: counters.steps_profiled.get(),

@@ -91,6 +91,7 @@ pub struct Steps {
     pub message: Option<String>,
     /// Why no further step may run, when the user asked for strictness.
     pub(crate) stop: Option<String>,
+    told_of_trouble: bool,
 }
 
 /// What the executor must do with a step.
@@ -139,6 +140,13 @@ impl Runtime {
     pub fn step_begins(&self, graph: u64, step_id: i64, signature: u64) -> StepStart {
         let (start, managed) = {
             let mut steps = self.lock_steps();
+            if let Some(trouble) = self.counters.first_trouble() {
+                if self.strict() {
+                    steps.stop.get_or_insert(trouble);
+                } else {
+                    steps.advise_of_trouble(trouble);
+                }
+            }
             if let Some(reason) = &steps.stop {
                 return StepStart { stop: Some(reason.clone()), ..StepStart::default() };
             }
@@ -287,7 +295,7 @@ impl Runtime {
         match &active.mode {
             Mode::Managed(managed) => {
                 if ok {
-                    managed.step_ends(running.began.elapsed());
+                    managed.step_ends(running.began.elapsed(), &self.counters);
                 }
                 steps.late_choice = managed.late_choice().name();
                 self.counters.steps_managed.count();
@@ -429,6 +437,13 @@ impl Steps {
     /// Fast bytes that short-lived pools hold: of the plan that is followed, and of those given up.
     pub(crate) fn pool_bytes(&self) -> u64 {
         self.followed.iter().chain(&self.retiring).map(|managed| managed.arena.pool_now_bytes()).sum()
+    }
+
+    /// Says once what failed; later advice may take its place in `stats()`.
+    fn advise_of_trouble(&mut self, trouble: String) {
+        if !std::mem::replace(&mut self.told_of_trouble, true) {
+            self.advise(trouble);
+        }
     }
 
     /// Says something to the user once, and keeps it for `stats()`.

@@ -54,7 +54,7 @@ impl Tiers for VirtualTiers {
     fn migrate(&self, range: Range<usize>, to: Tier) -> Result<Moved, TierError> {
         let moved_bytes = range.len() as u64;
         self.pages.set(range, to);
-        Ok(Moved { moved_bytes, failed_bytes: 0, errno: 0 })
+        Ok(Moved { moved_bytes, copied_bytes: moved_bytes, ..Moved::default() })
     }
 
     fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError> {

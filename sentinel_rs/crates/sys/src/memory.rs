@@ -57,6 +57,15 @@ pub fn advise_huge_pages(range: &Range<usize>) -> Result<(), Error> {
     unsafe { advise(range, abi::MADV_HUGEPAGE, "MADV_HUGEPAGE") }
 }
 
+/// Asks for base pages only in a range, because parts of it go different ways.
+///
+/// # Errors
+/// As [`advise_huge_pages`].
+pub fn advise_base_pages(range: &Range<usize>) -> Result<(), Error> {
+    // SAFETY: this advice never changes contents, wherever the range is; the kernel checks that it is mapped.
+    unsafe { advise(range, abi::MADV_NOHUGEPAGE, "MADV_NOHUGEPAGE") }
+}
+
 /// Drops the contents of a range: its pages go back to the system, and the next touch finds fresh zeroed ones.
 ///
 /// # Errors

@@ -171,17 +171,17 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
             if away > 0 {
                 self.calls.bring_in(&range).map_err(|error| tier_error(&error, &range))?;
             }
-            return Ok(Moved { moved_bytes: away, failed_bytes: 0, errno: 0 });
+            return Ok(Moved { moved_bytes: away, copied_bytes: away, ..Moved::default() });
         }
         let before = self.present(&range, len_bytes);
         self.calls.page_out(&range).map_err(|error| tier_error(&error, &range))?;
         let left = self.present(&range, 0);
         let moved_bytes = before.saturating_sub(left);
         if left <= len_bytes / LEFT_BEHIND {
-            return Ok(Moved { moved_bytes, failed_bytes: 0, errno: 0 });
+            return Ok(Moved { moved_bytes, copied_bytes: moved_bytes, ..Moved::default() });
         }
         // The kernel keeps what it finds no swap for.
-        Ok(Moved { moved_bytes, failed_bytes: left, errno: ENOMEM })
+        Ok(Moved { moved_bytes, copied_bytes: moved_bytes, failed_bytes: left, errno: ENOMEM })
     }
 
     fn discard(&self, range: Range<usize>, _next: Tier) -> Result<(), TierError> {
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn pages_go_out_and_come_back_and_the_second_time_nothing_is_to_do() {
         let (tiers, range) = tiers(100, false);
-        let moved = Moved { moved_bytes: ALL, failed_bytes: 0, errno: 0 };
+        let moved = Moved { moved_bytes: ALL, copied_bytes: ALL, ..Moved::default() };
         for to in [Tier::SLOW, Tier::FAST] {
             assert_eq!(tiers.migrate(range.clone(), to), Ok(moved));
             assert_eq!(tiers.migrate(range.clone(), to), Ok(Moved::default()));
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn full_swap_fails_the_move_and_a_few_stragglers_do_not() {
         let (full, range) = tiers(10, false);
-        let left = Moved { moved_bytes: 10 * 4096, failed_bytes: 6 * 4096, errno: ENOMEM };
+        let left = Moved { moved_bytes: 10 * 4096, copied_bytes: 10 * 4096, failed_bytes: 6 * 4096, errno: ENOMEM };
         assert_eq!(full.migrate(range, Tier::SLOW), Ok(left));
         let (nearly, range) = tiers(14, false);
         assert_eq!(nearly.migrate(range, Tier::SLOW).map(|moved| moved.failed_bytes), Ok(0));

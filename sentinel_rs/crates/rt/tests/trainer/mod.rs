@@ -96,9 +96,16 @@ impl Trainer {
 
     /// Runs one step, and looks at the account afterwards.
     pub fn step(&mut self, activation: u64) {
+        self.try_step(activation).expect("nothing stops the training");
+    }
+
+    /// As [`Trainer::step`]; the reason when the runtime stops the training.
+    pub fn try_step(&mut self, activation: u64) -> Result<(), String> {
         self.step_id += 1;
         let start = self.runtime.step_begins(self.graph, self.step_id, 7);
-        assert_eq!(start.stop, None);
+        if let Some(reason) = start.stop {
+            return Err(reason);
+        }
         let mut acts: Vec<usize> = Vec::new();
         for layer in 0..LAYERS {
             let mut inputs = vec![self.weights[layer]];
@@ -124,6 +131,7 @@ impl Trainer {
             self.runtime.step_ends(start.tag, true);
         }
         self.audit();
+        Ok(())
     }
 
     /// The account agrees with what lives where, summed up independently.

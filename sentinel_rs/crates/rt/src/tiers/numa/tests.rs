@@ -1,7 +1,7 @@
 //! The tiers on a machine that can be told to fail: each call with each error number, each page with each status.
 
 use super::*;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 use sys::errno::{EACCES, EFAULT, ENODEV, ENOSYS, EPERM, ESRCH};
 
@@ -36,6 +36,10 @@ struct State {
     /// The next move gives up after this many pages.
     give_up_after: Option<usize>,
     knows_preferred_many: bool,
+    /// First pages of huge pages, and those that calls split.
+    huge: BTreeSet<usize>,
+    /// Ranges in which huge pages are welcome or not, as asked for.
+    advice: Vec<(Range<usize>, bool)>,
     /// Every call with its number of pages.
     log: Vec<(Call, usize)>,
 }
@@ -99,6 +103,18 @@ impl NumaCalls for FakeCalls {
                 statuses.push(PageStatus::Unsettled);
                 continue;
             }
+            let head = page / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+            if state.huge.contains(&head) {
+                if *page != head {
+                    // As the kernel does: the first page named has taken it off the list already.
+                    statuses.push(PageStatus::Failed(EBUSY));
+                    continue;
+                }
+                let all = (head..head + HUGE_PAGE_BYTES).step_by(PAGE_BYTES).map(|page| (page, to));
+                state.touched.extend(all);
+                statuses.push(PageStatus::OnNode(to));
+                continue;
+            }
             let room = state.room.entry(to).or_insert(usize::MAX);
             if *room == 0 {
                 // As the kernel does: what has moved stays moved, and nobody is told.
@@ -117,6 +133,19 @@ impl NumaCalls for FakeCalls {
         let mut state = self.enter(Call::Dontneed, len_bytes / PAGE_BYTES).map_err(refused)?;
         state.touched.retain(|page, _| !range.contains(page));
         Ok(())
+    }
+
+    fn advise_huge(&self, range: &Range<usize>, welcome: bool) -> Result<(), sys::Error> {
+        self.state.lock().unwrap().advice.push((range.clone(), welcome));
+        Ok(())
+    }
+
+    fn held_bytes(&self, range: &Range<usize>) -> Result<BTreeMap<u32, u64>, sys::Error> {
+        let mut held = BTreeMap::new();
+        for (_, &node) in self.state.lock().unwrap().touched.range(range.clone()) {
+            *held.entry(node).or_insert(0) += PAGE_BYTES as u64;
+        }
+        Ok(held)
     }
 }
 
@@ -154,7 +183,14 @@ impl NumaTiers<FakeCalls> {
 }
 
 fn moved(moved_pages: u64, failed_pages: u64, errno: i32) -> Moved {
-    Moved { moved_bytes: moved_pages * 4096, failed_bytes: failed_pages * 4096, errno }
+    let moved_bytes = moved_pages * 4096;
+    Moved { moved_bytes, copied_bytes: moved_bytes, failed_bytes: failed_pages * 4096, errno }
+}
+
+/// As [`moved`], of which so many pages were never touched.
+fn moved_untouched(moved_pages: u64, untouched_pages: u64, failed_pages: u64, errno: i32) -> Moved {
+    let copied_bytes = (moved_pages - untouched_pages) * 4096;
+    Moved { copied_bytes, ..moved(moved_pages, failed_pages, errno) }
 }
 
 fn error(operation: &'static str, range: &Range<usize>, errno: i32) -> TierError {
@@ -205,7 +241,7 @@ fn refused_calls_name_operation_range_and_errno() {
         assert_eq!(tiers.reserve(range.len(), Tier::SLOW), Err(refused.clone()));
         assert_eq!(tiers.place(range.clone(), Tier::FAST), Err(refused.clone()));
         assert_eq!(tiers.discard(range.clone(), Tier::FAST), Err(refused));
-        assert_eq!(tiers.calls(Call::Dontneed), [0; 0], "contents stay when their next place is refused");
+        assert_eq!(tiers.calls(Call::Dontneed), [8], "contents go even when their next place is refused");
 
         let tiers = fresh();
         tiers.refuse(Call::Dontneed, 0, errno);
@@ -232,11 +268,13 @@ fn a_refusal_later_on_keeps_what_was_done_and_tries_no_further() {
     for call in [Call::Query, Call::Move] {
         for errno in ERRNOS {
             let (tiers, range) = slow_pages(3 * BATCH_PAGES);
-            tiers.refuse(call, 1, errno);
+            // The first batch takes two calls: one for what may be huge pages, and one for the rest.
+            tiers.refuse(call, 2, errno);
             let batch = BATCH_PAGES as u64;
             assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(batch, 2 * batch, errno)), "{call:?} {errno}");
             assert_eq!(tiers.on_node(FAST), BATCH_PAGES);
-            assert_eq!(tiers.calls(call), [BATCH_PAGES; 2]);
+            let expected = [vec![2, BATCH_PAGES - 2, 2, BATCH_PAGES], vec![BATCH_PAGES; 3]];
+            assert_eq!(tiers.calls(call)[..], expected[usize::from(call == Call::Query)]);
         }
     }
 }
@@ -255,7 +293,7 @@ fn a_refused_mbind_stops_only_untouched_pages() {
 fn untouched_pages_count_as_moved() {
     let (tiers, range) = slow_pages(4);
     tiers.with(|state| state.touched.clear());
-    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(4, 0, 0)));
+    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved_untouched(4, 4, 0, 0)));
     assert_eq!(tiers.calls(Call::Move), [0; 0]);
 }
 
@@ -274,7 +312,7 @@ fn pages_that_cannot_move_are_counted_with_the_errno_of_the_first() {
 fn a_page_that_vanishes_before_it_moves_comes_from_the_new_tier() {
     let (tiers, range) = slow_pages(2);
     tiers.answer(1, &[PageStatus::Failed(ENOENT)]);
-    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(2, 0, 0)));
+    assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved_untouched(2, 1, 0, 0)));
 }
 
 #[test]
@@ -287,6 +325,60 @@ fn busy_pages_are_tried_again_three_times() {
     assert_eq!(tiers.migrate(range.clone(), Tier::FAST), Ok(moved(9, 1, EBUSY)));
     assert_eq!(tiers.calls(Call::Move), [10, 3, 2, 2]);
     assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(1, 0, 0)), "later it may go");
+}
+
+#[test]
+fn refusals_are_counted_by_errno_and_retries_are() {
+    let (tiers, range) = slow_pages(10);
+    tiers.answer(2, &[PageStatus::Failed(EBUSY)]);
+    tiers.answer(4, &[PageStatus::Failed(EBUSY); 4]);
+    tiers.answer(5, &[PageStatus::Failed(EACCES)]);
+    tiers.answer(6, &[PageStatus::Failed(EACCES)]);
+    assert_eq!(tiers.migrate(range.clone(), Tier::FAST), Ok(moved(7, 3, EBUSY)));
+    let refusals = tiers.refusals();
+    assert_eq!(refusals.pages, BTreeMap::from([(EBUSY, 1), (EACCES, 2)]));
+    assert_eq!((refusals.calls, refusals.retried_pages), (BTreeMap::new(), 2 + 1 + 1));
+    tiers.refuse(Call::Move, 0, EPERM);
+    assert!(tiers.migrate(range.clone(), Tier::SLOW).is_err());
+    tiers.refuse(Call::Dontneed, 0, EINVAL);
+    assert!(tiers.discard(range, Tier::SLOW).is_err());
+    let refusals = tiers.refusals();
+    assert_eq!(refusals.calls, BTreeMap::from([(EINVAL, 1), (EPERM, 1)]));
+    assert_eq!(refusals.pages[&EPERM], 7, "the pages that were on the fast node");
+}
+
+#[test]
+fn a_huge_page_is_named_once_and_what_was_none_moves_page_by_page() {
+    let huge = HUGE_PAGE_BYTES / PAGE_BYTES;
+    let (tiers, range) = slow_pages(2 * huge + 3);
+    assert_eq!(range.start % HUGE_PAGE_BYTES, 0);
+    tiers.with(|state| state.huge.insert(range.start));
+    let pages = u64::try_from(2 * huge + 3).unwrap();
+    assert_eq!(tiers.migrate(range.clone(), Tier::FAST), Ok(moved(pages, 0, 0)));
+    // A batch of two huge pages' places, of which one was a huge page, and a batch of the rest.
+    assert_eq!(tiers.calls(Call::Move), [2, huge - 1, 3]);
+    assert_eq!(tiers.on_node(FAST), 2 * huge + 3);
+    assert_eq!(tiers.refusals(), Refusals::default(), "no page was found busy");
+    tiers.with(|state| state.touched.remove(&(range.start + HUGE_PAGE_BYTES)));
+    tiers.with(|state| state.log.clear());
+    assert_eq!(tiers.migrate(range, Tier::SLOW), Ok(moved_untouched(pages, 1, 0, 0)));
+    assert_eq!(tiers.calls(Call::Move), [1, huge - 1, 3], "a place with a hole holds no huge page");
+}
+
+#[test]
+fn held_bytes_are_those_of_all_nodes_of_a_tier() {
+    let tiers = NumaTiers::new(FakeCalls::default(), vec![0, 1], vec![SLOW]);
+    let range = BASE..BASE + 10 * PAGE_BYTES;
+    tiers.with(|state| {
+        state
+            .touched
+            .extend(range.clone().step_by(PAGE_BYTES).enumerate().map(|(at, page)| (page, [0, 1, SLOW][at % 3])));
+    });
+    assert_eq!(tiers.held_bytes(range.clone(), Tier::FAST), Some(7 * 4096));
+    assert_eq!(tiers.held_bytes(range.clone(), Tier::SLOW), Some(3 * 4096));
+    tiers.welcome_huge_pages(range.clone(), false);
+    tiers.welcome_huge_pages(0..0, true);
+    assert_eq!(tiers.with(|state| state.advice.clone()), [(range, false)], "an empty range is nobody's");
 }
 
 #[test]
@@ -327,8 +419,8 @@ fn the_next_node_of_a_tier_takes_what_the_first_has_no_room_for() {
 fn calls_are_bounded() {
     let (tiers, range) = slow_pages(2 * BATCH_PAGES + 1);
     assert_eq!(tiers.migrate(range, Tier::FAST), Ok(moved(2 * BATCH_PAGES as u64 + 1, 0, 0)));
-    assert_eq!(tiers.calls(Call::Move), [BATCH_PAGES, BATCH_PAGES, 1]);
-    assert_eq!(tiers.calls(Call::Query), [BATCH_PAGES, BATCH_PAGES, 1]);
+    assert_eq!(tiers.calls(Call::Move), [2, BATCH_PAGES - 2, 2, BATCH_PAGES - 2, 1]);
+    assert!(tiers.calls(Call::Query).into_iter().all(|pages| pages <= BATCH_PAGES));
 }
 
 #[test]
@@ -366,7 +458,7 @@ fn this_machine_accepts_the_calls() {
     };
     match tiers.migrate(range.clone(), Tier::FAST) {
         Err(error) if [EPERM, ENOSYS].contains(&error.errno) => eprintln!("skipped: {error}"),
-        result => assert_eq!(result, Ok(moved(512, 0, 0)), "untouched pages count as moved"),
+        result => assert_eq!(result, Ok(moved_untouched(512, 512, 0, 0)), "untouched pages count as moved"),
     }
     assert_eq!(tiers.discard(range, Tier::SLOW), Ok(()));
 }

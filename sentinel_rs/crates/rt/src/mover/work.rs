@@ -1,0 +1,168 @@
+//! What a mover's thread does with one job: reserve, carry in bounded batches, settle.
+
+use super::pace::Pace;
+use super::queue::{Direction, Job};
+use super::trouble::explain;
+use super::{Way, BATCH_AT_MOST};
+use crate::memory::Memory;
+use crate::stats::Counters;
+use place::{MoveStart, MoveTicket, Moved};
+use std::ops::Range;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+use trace::Tier;
+
+/// How long a promotion that found no room waits before it asks again; evictions are under way meanwhile.
+const ROOM_RETRY: Duration = Duration::from_micros(200);
+
+/// One thread of one direction.
+pub(super) struct Worker<'a> {
+    pub(super) number: usize,
+    pub(super) own: &'a Way,
+    pub(super) other: &'a Way,
+    pub(super) memory: &'a Memory,
+    pub(super) counters: &'a Counters,
+}
+
+impl Worker<'_> {
+    /// Serves the direction's queue for ever.
+    pub(super) fn serve(&self) {
+        let direction: &Direction = &self.own.direction;
+        let mut queue = direction.queue();
+        loop {
+            let Some(job) = queue.take() else {
+                queue = direction.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            if self.own.trouble.rests() {
+                self.counters.moves_given_up.count();
+                direction.changed.notify_all();
+                continue;
+            }
+            match self.begin(&job) {
+                MoveStart::Needless => queue.starved = false,
+                // Past its due layer plus one, a tensor has been used from slow memory already.
+                MoveStart::NoRoom if job.due >= queue.layer => {
+                    queue.starved = true;
+                    queue.put_back(job);
+                    (queue, _) =
+                        direction.changed.wait_timeout(queue, ROOM_RETRY).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                MoveStart::NoRoom => {
+                    queue.starved = false;
+                    self.counters.late_promotions.count();
+                }
+                MoveStart::Go(ticket) => {
+                    queue.starved = false;
+                    queue.travelling.push((self.number, job.clone()));
+                    drop(queue);
+                    self.travel(job, ticket);
+                    queue = direction.queue();
+                    queue.arrived(self.number);
+                }
+            }
+            direction.changed.notify_all();
+        }
+    }
+
+    /// Asks the unit to move; where that needs room, the pool may have some.
+    fn begin(&self, job: &Job) -> MoveStart {
+        let budget = &self.memory.budget;
+        match job.unit.begin_move(job.to, budget) {
+            MoveStart::NoRoom => {
+                self.memory.on_ground(|ground| job.arena.make_room(job.unit.len_bytes(), ground));
+                job.unit.begin_move(job.to, budget)
+            }
+            start => start,
+        }
+    }
+
+    fn travel(&self, job: Job, ticket: MoveTicket) {
+        // Whatever happens, the move must end: a dying tensor waits for that.
+        let carried = catch_unwind(AssertUnwindSafe(|| self.carry(&job, ticket)));
+        let arrived = carried.unwrap_or_else(|_| {
+            self.counters.mover_panicked();
+            false
+        });
+        if job.unit.end_move(ticket, job.to, arrived, &self.memory.budget, &self.memory.pages) {
+            let counters = self.counters;
+            let moved = if job.to == Tier::FAST { &counters.promoted_bytes } else { &counters.demoted_bytes };
+            moved.add(job.unit.len_bytes());
+            let desired = job.unit.desired();
+            if desired != job.to {
+                // The opposite wish came while the last batch travelled, and found nothing to do.
+                self.other.direction.queue().put(Job { to: desired, ..job });
+                self.other.direction.changed.notify_all();
+            }
+        }
+    }
+
+    /// Moves the pages in batches, and gives up between two of them when the unit dies or is wanted elsewhere. True when
+    /// all of them arrived; otherwise those that did are sent back.
+    fn carry(&self, job: &Job, ticket: MoveTicket) -> bool {
+        let counters = self.counters;
+        let asked = if job.to == Tier::FAST { &counters.promote_asked_bytes } else { &counters.demote_asked_bytes };
+        asked.add(job.unit.len_bytes());
+        let whole = job.unit.range();
+        let mut left = whole.clone();
+        while !left.is_empty() {
+            if !job.unit.wants(ticket, job.to) {
+                counters.moves_cancelled.count();
+                self.send_back(job, whole.start..left.start);
+                return false;
+            }
+            let batch = self.own.pace.batch(&left);
+            left.start = batch.end;
+            let moved = self.migrate(batch, self.own, job.to);
+            if moved.failed_bytes > 0 {
+                self.failed(job.to, moved.errno);
+                self.send_back(job, whole.start..left.start);
+                return false;
+            }
+        }
+        self.own.trouble.over();
+        true
+    }
+
+    /// The account says that a unit is in one tier, so what had arrived returns; what is dead need not.
+    fn send_back(&self, job: &Job, mut left: Range<usize>) {
+        let back = if job.to == Tier::FAST { Tier::SLOW } else { Tier::FAST };
+        while !left.is_empty() && job.unit.tier().is_some() {
+            let batch = self.other.pace.batch(&left);
+            left.start = batch.end;
+            self.migrate(batch, self.other, back);
+        }
+    }
+
+    fn failed(&self, to: Tier, errno: i32) {
+        if self.own.trouble.failed(errno) {
+            self.counters.trouble(|| explain(self.memory.tiers.slow_name(), to, errno));
+        }
+    }
+
+    /// Moves one batch and counts what became of it; all of it failed when nothing could be tried.
+    fn migrate(&self, batch: Range<usize>, way: &Way, to: Tier) -> Moved {
+        let (len_bytes, began) = (batch.len() as u64, Instant::now());
+        let moved = self.memory.tiers.migrate(batch, to).unwrap_or_else(|error| {
+            log::debug!("{error}");
+            Moved { failed_bytes: len_bytes, errno: error.errno, ..Moved::default() }
+        });
+        let took = began.elapsed();
+        if moved.failed_bytes > 0 {
+            self.counters.failed(moved.errno);
+        }
+        self.counters.batch(took, took > BATCH_AT_MOST);
+        // Pages that need not travel say nothing about speed, and only slowness is to be learnt from a few.
+        if 2 * moved.copied_bytes >= len_bytes || Pace::is_slow(took) {
+            way.pace.learn(len_bytes, took);
+        }
+        if moved.copied_bytes > 0 {
+            let pages = if to == Tier::FAST { &self.counters.promoted_pages } else { &self.counters.demoted_pages };
+            pages.add(moved.copied_bytes / trace::PAGE_BYTES);
+            self.counters.moved(to, moved.copied_bytes, took);
+        }
+        moved
+    }
+}

@@ -1,0 +1,232 @@
+//! Moves that the system refuses, breaks off or delays: training goes on with a right account and counters that tell, a strict
+//! one stops and says why.
+
+mod trainer;
+
+use place::{Moved, TierError, Tiers};
+use plan::Machine;
+use rt::memory::Memory;
+use rt::options;
+use rt::runtime::Runtime;
+use rt::stats::Report;
+use rt::tiers::emulated::EmulatedTiers;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use sys::errno::{EBUSY, ENODEV, ENOMEM, EPERM};
+use trace::Tier;
+use trainer::{Trainer, ACTIVATION_BYTES, FAST_BYTES};
+
+const CAPACITY_BYTES: u64 = 8 << 30;
+const GBPS: f64 = 20.0;
+
+/// What goes wrong with moves to a tier, or to both.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The call is refused as a whole.
+    Refuse(i32),
+    /// All pages stay, with this error number.
+    Stay(i32),
+    /// The mover meets an internal error.
+    Panic,
+    /// Each call takes so long.
+    Slow(Duration),
+}
+
+/// Emulated tiers whose moves can be told to fail.
+struct FaultyTiers {
+    inner: EmulatedTiers,
+    fault: Mutex<Option<(Option<Tier>, Fault)>>,
+}
+
+impl FaultyTiers {
+    fn set(&self, fault: Option<(Option<Tier>, Fault)>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    fn fault(&self, to: Tier) -> Option<Fault> {
+        let fault = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        fault.filter(|(only, _)| only.is_none_or(|only| only == to)).map(|(_, fault)| fault)
+    }
+}
+
+impl Tiers for FaultyTiers {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn slow_name(&self) -> &str {
+        "test"
+    }
+
+    fn reserve(&self, len_bytes: usize, home: Tier) -> Result<Range<usize>, TierError> {
+        self.inner.reserve(len_bytes, home)
+    }
+
+    fn place(&self, range: Range<usize>, tier: Tier) -> Result<(), TierError> {
+        self.inner.place(range, tier)
+    }
+
+    fn migrate(&self, range: Range<usize>, to: Tier) -> Result<Moved, TierError> {
+        let (addr, len_bytes) = (range.start, range.len());
+        match self.fault(to) {
+            Some(Fault::Refuse(errno)) => {
+                Err(TierError { operation: "move_pages", addr, len_bytes, errno, reason: sys::errno_text(errno) })
+            }
+            Some(Fault::Stay(errno)) => Ok(Moved { failed_bytes: len_bytes as u64, errno, ..Moved::default() }),
+            Some(Fault::Panic) => panic!("a test asked for it"),
+            Some(Fault::Slow(pause)) => {
+                std::thread::sleep(pause);
+                self.inner.migrate(range, to)
+            }
+            None => self.inner.migrate(range, to),
+        }
+    }
+
+    fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError> {
+        self.inner.discard(range, next)
+    }
+}
+
+/// A training that follows a plan with moves, and the tiers that can be told to fail.
+fn managed(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
+    let (mut trainer, tiers) = unmanaged(failure, threads);
+    let before = trainer.train_until(|report| report.steps_managed >= 5 && report.promoted_bytes > 0);
+    assert!(before.demoted_bytes > 0 && before.errors_by_errno.is_empty(), "{before:?}");
+    (trainer, tiers)
+}
+
+/// A training before its first step, and the tiers that can be told to fail.
+fn unmanaged(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
+    let variables = [
+        ("SENTINEL_FAST", FAST_BYTES.to_string()),
+        ("SENTINEL_POLICY", "hpca21".to_owned()),
+        ("SENTINEL_SLOW", "emulated:optane".to_owned()),
+        ("SENTINEL_WARMUP_STEPS", "2".to_owned()),
+        ("SENTINEL_FAILURE", failure.to_owned()),
+        ("SENTINEL_MOVER_THREADS", threads.to_owned()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value));
+    let options = options::parse(&[], &variables).expect("good options").expect("a budget was set");
+    let machine = Machine { promote_gbps: GBPS, demote_gbps: GBPS, ..Machine::by_name("optane").expect("built in") };
+    let inner = EmulatedTiers::new(machine.clone(), "emulated:optane".to_owned());
+    let tiers = Arc::new(FaultyTiers { inner, fault: Mutex::new(None) });
+    let memory = Memory::reserve(Arc::<FaultyTiers>::clone(&tiers), CAPACITY_BYTES, FAST_BYTES).expect("address space");
+    let runtime = Runtime::assemble(options, Arc::new(memory), machine, None).expect("threads");
+    runtime.set_threads(2, 1);
+    (Trainer::new(Arc::new(runtime), Duration::from_micros(50)), tiers)
+}
+
+fn steps(trainer: &mut Trainer, count: usize) -> Report {
+    for _ in 0..count {
+        // The trainer looks at the account after each step.
+        trainer.step(ACTIVATION_BYTES);
+    }
+    trainer.runtime.report()
+}
+
+/// Slow node full, fast node full, forbidden calls, kernels that use the pages all the time, a node that is gone.
+const FAULTS: [(Option<Tier>, Fault, i32); 5] = [
+    (Some(Tier::SLOW), Fault::Stay(ENOMEM), ENOMEM),
+    (Some(Tier::FAST), Fault::Stay(ENOMEM), ENOMEM),
+    (None, Fault::Refuse(EPERM), EPERM),
+    (None, Fault::Stay(EBUSY), EBUSY),
+    (Some(Tier::SLOW), Fault::Refuse(ENODEV), ENODEV),
+];
+
+#[test]
+fn training_goes_on_when_moves_fail_and_counters_tell() {
+    for (to, fault, errno) in FAULTS {
+        let (mut trainer, tiers) = managed("advisory", "1");
+        let before = trainer.runtime.report();
+        tiers.set(Some((to, fault)));
+        let after = steps(&mut trainer, 20);
+        assert_eq!(after.steps_managed, before.steps_managed + 20, "{fault:?}: {after:?}");
+        assert!(after.errors_by_errno[&errno] > 0, "{fault:?}: {after:?}");
+        assert!(after.fast_bytes_peak <= FAST_BYTES, "{fault:?}: {after:?}");
+        if errno != EBUSY {
+            let said = steps(&mut trainer, 1).message.expect("the user hears of it");
+            for part in ["slow = test", &sys::errno_text(errno)] {
+                assert!(said.contains(part), "{said:?} does not say {part:?}");
+            }
+        }
+        assert_eq!(after.panics_caught, 0);
+    }
+}
+
+#[test]
+fn moves_begin_again_when_the_trouble_is_over() {
+    let (mut trainer, tiers) = managed("advisory", "2");
+    tiers.set(Some((None, Fault::Refuse(EPERM))));
+    let during = steps(&mut trainer, 20);
+    assert!(during.moves_given_up > 0, "a direction that is always refused rests: {during:?}");
+    tiers.set(None);
+    let after = trainer.train_until(|report| report.promoted_bytes > during.promoted_bytes + (8 << 20));
+    assert!(after.demoted_bytes > during.demoted_bytes, "{after:?}");
+}
+
+#[test]
+fn a_strict_training_stops_and_says_why() {
+    for (to, fault, errno) in FAULTS {
+        let (mut trainer, tiers) = managed("strict", "1");
+        tiers.set(Some((to, fault)));
+        let began = Instant::now();
+        let reason = loop {
+            if let Err(reason) = trainer.try_step(ACTIVATION_BYTES) {
+                break reason;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{fault:?}: {:?}", trainer.runtime.report());
+        };
+        for part in ["sentinel: slow = test", "moving pages", &sys::errno_text(errno)] {
+            assert!(reason.contains(part), "{reason:?} does not say {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_mover_survives_an_internal_error_and_a_strict_training_does_not() {
+    let (mut trainer, tiers) = managed("advisory", "1");
+    tiers.set(Some((None, Fault::Panic)));
+    let during = steps(&mut trainer, 5);
+    assert!(during.panics_caught > 0, "{during:?}");
+    tiers.set(None);
+    let after = trainer.train_until(|report| report.promoted_bytes > during.promoted_bytes + (8 << 20));
+    assert!(after.steps_managed > during.steps_managed, "{after:?}");
+
+    let (mut trainer, tiers) = managed("strict", "1");
+    tiers.set(Some((None, Fault::Panic)));
+    let reason = (0..100).find_map(|_| trainer.try_step(ACTIVATION_BYTES).err());
+    assert!(reason.as_ref().is_some_and(|reason| reason.contains("a mover met an internal error")), "{reason:?}");
+}
+
+/// The longest wait of a training whose promotions take most of a second, where the plan counts on a tenth of a millisecond;
+/// and the longest that is allowed.
+fn longest_stall() -> (Duration, Duration) {
+    let (mut trainer, tiers) = unmanaged("advisory", "1");
+    tiers.set(Some((Some(Tier::FAST), Fault::Slow(Duration::from_millis(50)))));
+    let after = trainer.train_until(|report| report.steps_managed >= 10);
+    assert!(after.stalls > 0 && after.stalls_cut > 0, "{after:?}");
+    assert!(after.stall_ns_step_max >= after.stall_ns_max && after.stall_ns >= after.stall_ns_step_max);
+    assert!(after.stall_ns_last_step <= after.stall_ns_step_max);
+    // All that can be on its way at once is the step's tensors and weights, twice at 20 GB/s; and one batch.
+    #[allow(clippy::cast_precision_loss)] // megabytes
+    let bound = Duration::from_secs_f64(0.02 + 2.0 * 2.0 * after.peak_bytes as f64 / (GBPS * 1e9));
+    (Duration::from_nanos(after.stall_ns_max), bound)
+}
+
+#[test]
+fn no_operation_waits_longer_than_the_plan_says() {
+    // A thread is woken late on a busy machine, but not every time; waiting for the unit would take long every time.
+    let woken_late = Duration::from_millis(50);
+    let tries: Vec<(Duration, Duration)> = (0..4).map(|_| longest_stall()).collect();
+    assert!(tries.iter().any(|&(longest, bound)| longest <= bound + woken_late), "{tries:?}");
+}
+
+#[test]
+fn batches_that_take_too_long_are_told() {
+    let (mut trainer, tiers) = managed("advisory", "2");
+    tiers.set(Some((None, Fault::Slow(Duration::from_millis(30)))));
+    let slow = steps(&mut trainer, 10);
+    assert!(slow.move_batches_slow > 0 && slow.move_batch_ns_max >= 30_000_000, "{slow:?}");
+    assert_eq!(slow.mover_threads, 2);
+}
