@@ -6,7 +6,7 @@ use crate::current::{self, Current, NO_KERNEL};
 use crate::kernels::Kernels;
 use crate::limit::Limit;
 use crate::memory::{Freed, Memory};
-use crate::mover::Mover;
+use crate::mover::{explain_new, Mover};
 use crate::options::{Failure, FastBudget, Options};
 use crate::recorder::Touch;
 use crate::stats::{Counters, Report};
@@ -229,6 +229,8 @@ impl Runtime {
                 }
                 if let Err(error) = memory.tiers.place(unit.range(), tier) {
                     counters.failed(error.errno);
+                    // A plan may move nothing and still need its tensors to be born in the right place.
+                    counters.trouble(|| explain_new(memory.tiers.slow_name(), tier, error.errno));
                 }
             }
         };

@@ -31,6 +31,8 @@ enum Fault {
     Panic,
     /// Each call takes so long.
     Slow(Duration),
+    /// Nothing moves wrongly, but new pages cannot be told where to come from.
+    Misplace(i32),
 }
 
 /// Emulated tiers whose moves can be told to fail.
@@ -64,7 +66,13 @@ impl Tiers for FaultyTiers {
     }
 
     fn place(&self, range: Range<usize>, tier: Tier) -> Result<(), TierError> {
-        self.inner.place(range, tier)
+        let (addr, len_bytes) = (range.start, range.len());
+        match self.fault(tier) {
+            Some(Fault::Misplace(errno)) => {
+                Err(TierError { operation: "mbind", addr, len_bytes, errno, reason: sys::errno_text(errno) })
+            }
+            _ => self.inner.place(range, tier),
+        }
     }
 
     fn migrate(&self, range: Range<usize>, to: Tier) -> Result<Moved, TierError> {
@@ -79,7 +87,7 @@ impl Tiers for FaultyTiers {
                 std::thread::sleep(pause);
                 self.inner.migrate(range, to)
             }
-            None => self.inner.migrate(range, to),
+            None | Some(Fault::Misplace(_)) => self.inner.migrate(range, to),
         }
     }
 
@@ -152,6 +160,19 @@ fn training_goes_on_when_moves_fail_and_counters_tell() {
         }
         assert_eq!(after.panics_caught, 0);
     }
+}
+
+#[test]
+fn new_pages_that_come_from_anywhere_are_told_of_as_well() {
+    let (mut trainer, tiers) = managed("advisory", "1");
+    tiers.set(Some((None, Fault::Misplace(EPERM))));
+    let said = steps(&mut trainer, 2).message.expect("the user hears of it");
+    assert!(said.contains("taking new pages from") && said.contains("EPERM"), "{said:?}");
+
+    let (mut trainer, tiers) = managed("strict", "1");
+    tiers.set(Some((None, Fault::Misplace(EPERM))));
+    let reason = (0..3).find_map(|_| trainer.try_step(ACTIVATION_BYTES).err());
+    assert!(reason.as_ref().is_some_and(|reason| reason.contains("taking new pages from")), "{reason:?}");
 }
 
 #[test]

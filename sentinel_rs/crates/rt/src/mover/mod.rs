@@ -10,6 +10,7 @@ mod work;
 
 pub use pace::BATCH_AT_MOST;
 pub use queue::{Job, NO_DEADLINE};
+pub(crate) use trouble::explain_new;
 
 use crate::memory::Memory;
 use crate::stats::Counters;

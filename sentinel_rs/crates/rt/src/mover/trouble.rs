@@ -49,14 +49,24 @@ impl Trouble {
 }
 
 /// What failed, for people: the option that asked for it, the operation, the reason and what would help.
-pub(super) fn explain(slow_name: &str, to: Tier, errno: i32) -> String {
-    let way = if to == Tier::FAST { "fast" } else { "slow" };
+fn told(slow_name: &str, operation: &str, tier: Tier, errno: i32) -> String {
+    let name = if tier == Tier::FAST { "fast" } else { "slow" };
     let help = match errno {
         ENOMEM => "the node is full; tensors stay where they are",
         EBUSY => "the kernel is using the pages all the time; tensors stay where they are",
         _ => "tensors stay where they are; does a container or a missing node forbid it? `sentinel doctor` tells",
     };
-    format!("sentinel: slow = {slow_name}: moving pages to {way} memory failed: {}; {help}", sys::errno_text(errno))
+    format!("sentinel: slow = {slow_name}: {operation} {name} memory failed: {}; {help}", sys::errno_text(errno))
+}
+
+/// Of pages that stayed where they were.
+pub(super) fn explain(slow_name: &str, to: Tier, errno: i32) -> String {
+    told(slow_name, "moving pages to", to, errno)
+}
+
+/// Of new pages, which come from where the kernel likes.
+pub(crate) fn explain_new(slow_name: &str, tier: Tier, errno: i32) -> String {
+    told(slow_name, "taking new pages from", tier, errno)
 }
 
 #[cfg(test)]
@@ -86,6 +96,10 @@ mod tests {
     fn explanations_name_option_operation_and_reason() {
         let text = explain("node:1", Tier::SLOW, ENOMEM);
         for part in ["slow = node:1", "moving pages to slow memory", "ENOMEM", "full"] {
+            assert!(text.contains(part), "{text:?} does not say {part:?}");
+        }
+        let text = explain_new("node:1", Tier::FAST, EPERM);
+        for part in ["slow = node:1", "taking new pages from fast memory", "EPERM", "container"] {
             assert!(text.contains(part), "{text:?} does not say {part:?}");
         }
     }
