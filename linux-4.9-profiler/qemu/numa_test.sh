@@ -1,7 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # Inside the guest: trains under Sentinel with fast memory on node 0 and slow memory on node 1, and beside it with stock
-# TensorFlow, each on one of the two processors; in the full form, trains once more while moves are made to fail. Arguments:
+# TensorFlow; in the full form, trains once more while moves are made to fail. Each is bound to one of the two processors: a
+# page that moves must vanish from the caches of every processor that runs the process, and an emulated processor answers
+# when the host gets round to it, which takes longer than the move. Arguments:
 # Python with Sentinel, Python with stock TensorFlow, folder of the training scripts, folder for results, managed steps,
 # steps of the stock training, batch, `short` or `full`.
 set -eu
@@ -12,15 +14,15 @@ echo madvise >/sys/kernel/mm/transparent_hugepage/enabled
 export TF_CPP_MIN_LOG_LEVEL=2
 export SENTINEL_FAST=20% SENTINEL_SLOW=node:1 SENTINEL_FAST_NODES=node:0 SENTINEL_WARMUP_STEPS=2
 
-"$stock_python" -W ignore "$scripts/digits_lstm.py" "$results/stock.losses" --steps "$stock_steps" --batch "$batch" &
+taskset 2 "$stock_python" -W ignore "$scripts/digits_lstm.py" "$results/stock.losses" --steps "$stock_steps" --batch "$batch" &
 stock=$!
-SENTINEL_FAILURE=strict SENTINEL_CHECK_PLACEMENT=7 "$sentinel_python" -W ignore "$scripts/digits_lstm.py" \
+SENTINEL_FAILURE=strict SENTINEL_CHECK_PLACEMENT=7 taskset 1 "$sentinel_python" -W ignore "$scripts/digits_lstm.py" \
     "$results/sentinel.losses" --managed-steps "$managed_steps" --batch "$batch" --report "$results/sentinel.json"
 wait "$stock"
 [ "$form" = full ] || exit 0
 
-"$stock_python" -W ignore "$scripts/digits_lstm.py" "$results/stock-failing.losses" --steps 60 --batch 4096 &
+taskset 2 "$stock_python" -W ignore "$scripts/digits_lstm.py" "$results/stock-failing.losses" --steps 60 --batch 4096 &
 stock=$!
-SENTINEL_FAILURE=advisory "$sentinel_python" -W ignore "$scripts/failing_moves.py" "$results/failing.losses" \
+SENTINEL_FAILURE=advisory taskset 1 "$sentinel_python" -W ignore "$scripts/failing_moves.py" "$results/failing.losses" \
     "$results/failing.json"
 wait "$stock"
