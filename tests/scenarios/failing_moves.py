@@ -1,9 +1,12 @@
-"""A training whose moves fail for real, on a machine with two memory nodes: first the slow node is full, then the calls
-that move pages are forbidden.
+"""A training whose moves fail for real, on a machine with two memory nodes: first the slow node is full, then somebody
+holds the pages, then the calls that move pages are forbidden.
 
     python failing_moves.py LOSSES.txt REPORT.json
+    python failing_moves.py --until-stopped REPORT.json
 
-Writes each step's loss as `digits_lstm.py` does, and what `tf.sentinel.stats()` said after each part. Runs as root.
+Writes each step's loss as `digits_lstm.py` does, and what `tf.sentinel.stats()` said after each part. In the second
+form, a strict training goes on until it is stopped because the calls are forbidden, and the reason is written. Runs as
+root.
 """
 
 import ctypes
@@ -11,17 +14,22 @@ import json
 import mmap
 import struct
 import sys
+import threading
 from pathlib import Path
 
 import tensorflow as tf
 from digits_lstm import batches, build, statistics, wait_for_plan
+from page_holder import PageHolder
 
 BATCH = 4096
 STEPS_PER_PART = 5
 STEPS_AT_MOST = 40
 SLOW_NODE = 1
-# What is left free is less than a step needs there.
-LEFT_BYTES = 2 << 20
+# What is left free above the kernel's reserve is much less than a step needs there.
+LEFT_BYTES = 256 << 10
+# Far from the end, memory is taken in large pieces.
+LARGE_BYTES, SMALL_BYTES, NEAR_BYTES = 2 << 20, 64 << 10, 8 << 20
+HOLDING_PAUSE_SECONDS = 0.02
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 MPOL_BIND, SYS_MBIND, SYS_MOVE_PAGES, SYS_SECCOMP = 2, 237, 279, 317
@@ -47,23 +55,32 @@ def reserve_bytes(node):
     return pages * mmap.PAGESIZE
 
 
-def fill(node):
-    """Takes nearly all free memory of a node and returns it, to be dropped."""
-    left = reserve_bytes(node) + LEFT_BYTES
-    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    memory = mmap.mmap(-1, free_bytes(node), flags=private)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    mask = ctypes.c_ulong(1 << node)
-    arguments = [address, len(memory), MPOL_BIND, ctypes.byref(mask), 64, 0]
-    if LIBC.syscall(
-        SYS_MBIND, *[ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments]
-    ):
-        raise OSError(ctypes.get_errno(), "mbind")
-    for page in range(0, len(memory), mmap.PAGESIZE):
-        if page % (256 << 10) == 0 and free_bytes(node) <= left:
-            break
-        memory[page] = 1
-    return memory
+class Filling:
+    """Holds nearly all memory of a node. What can be dropped there is dropped first, or it would make room later."""
+
+    def __init__(self, node):
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+        self._node, self._taken = node, 0
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._memory = mmap.mmap(-1, free_bytes(node) + (64 << 20), flags=private)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        mask = ctypes.c_ulong(1 << node)
+        arguments = [self._address, len(self._memory), MPOL_BIND, ctypes.byref(mask), 64, 0]
+        wide = [ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments]
+        if LIBC.syscall(SYS_MBIND, *wide):
+            raise OSError(ctypes.get_errno(), "mbind")
+        self.top_up()
+
+    def top_up(self):
+        """Takes what has become free."""
+        left = reserve_bytes(self._node) + LEFT_BYTES
+        while True:
+            spare = free_bytes(self._node) - left
+            piece = LARGE_BYTES if spare > NEAR_BYTES else SMALL_BYTES
+            if spare < piece or self._taken + piece > len(self._memory):
+                return
+            ctypes.memset(self._address + self._taken, 1, piece)
+            self._taken += piece
 
 
 def forbid_moves():
@@ -85,37 +102,85 @@ def forbid_moves():
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
-def main():
-    losses_path, report_path = sys.argv[1:]
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    images, labels, loss, update = build(BATCH)
-    config = tf.ConfigProto(inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
-    losses, report = [], {}
-    with tf.Session(config=config) as session:
+class Training:
+    """The digits' LSTM, a few steps at a time."""
+
+    def __init__(self, session):
+        images, labels, loss, update = build(BATCH)
         session.run(tf.global_variables_initializer())
-        data = batches(BATCH)
+        self.losses = []
+        self._session, self._fetches, self._inputs = session, [loss, update], (images, labels)
+        self._data = batches(BATCH)
 
-        def train(steps):
-            for _ in range(steps):
-                rows, classes = next(data)
-                value, _ = session.run([loss, update], {images: rows, labels: classes})
-                losses.append(struct.pack(">f", value).hex())
-                wait_for_plan()
+    def train(self, steps, before_each=lambda: None):
+        """Trains and returns what Sentinel says afterwards."""
+        for _ in range(steps):
+            before_each()
+            value, _ = self._session.run(self._fetches, dict(zip(self._inputs, next(self._data))))
+            self.losses.append(struct.pack(">f", value).hex())
+            wait_for_plan()
+        return statistics()
 
-        while statistics()["steps_managed"] < STEPS_PER_PART and len(losses) < STEPS_AT_MOST:
-            train(1)
-        report["before"] = statistics()
-        full = fill(SLOW_NODE)
-        train(STEPS_PER_PART)
-        report["slow node full"] = statistics()
-        del full
-        train(STEPS_PER_PART)
-        report["slow node free"] = statistics()
-        forbid_moves()
-        train(STEPS_PER_PART)
-        report["moves forbidden"] = statistics()
-    Path(losses_path).write_text("".join(bits + "\n" for bits in losses))
-    Path(report_path).write_text(json.dumps(report))
+    def until_managed(self):
+        """Trains until some steps have followed a plan."""
+        while statistics()["steps_managed"] < STEPS_PER_PART and len(self.losses) < STEPS_AT_MOST:
+            self.train(1)
+        return statistics()
+
+
+def hold_pages(training):
+    """A part of the training while somebody holds whatever pages there are, again and again."""
+    over = threading.Event()
+
+    def hold():
+        with PageHolder() as holder:
+            while not over.wait(HOLDING_PAUSE_SECONDS):
+                holder.hold()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        return training.train(STEPS_PER_PART)
+    finally:
+        over.set()
+        thread.join()
+
+
+def all_parts(training):
+    """Trains through all troubles; returns the statistics by part."""
+    report = {"before": training.until_managed()}
+    full = Filling(SLOW_NODE)
+    report["slow node full"] = training.train(STEPS_PER_PART, full.top_up)
+    del full
+    report["slow node free"] = training.train(STEPS_PER_PART)
+    report["pages held"] = hold_pages(training)
+    forbid_moves()
+    report["moves forbidden"] = training.train(STEPS_PER_PART)
+    return report
+
+
+def until_stopped(training):
+    """Trains until the runtime stops it; returns why, or None when it does not."""
+    training.until_managed()
+    forbid_moves()
+    try:
+        training.train(STEPS_PER_PART)
+    except tf.errors.OpError as error:
+        return error.message
+    return None
+
+
+def main():
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    config = tf.ConfigProto(inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
+    with tf.Session(config=config) as session:
+        training = Training(session)
+        if sys.argv[1] == "--until-stopped":
+            Path(sys.argv[2]).write_text(json.dumps(until_stopped(training)))
+        else:
+            report = all_parts(training)
+            Path(sys.argv[1]).write_text("".join(bits + "\n" for bits in training.losses))
+            Path(sys.argv[2]).write_text(json.dumps(report))
 
 
 if __name__ == "__main__":
