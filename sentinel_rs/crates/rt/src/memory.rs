@@ -15,6 +15,8 @@ const SMALL_SHARDS: usize = 8;
 const SMALL_SHARD_BYTES: u64 = 8 * GIB;
 /// TensorFlow's own alignment of tensors.
 const MIN_ALIGN_BYTES: u64 = 64;
+/// Freed blocks from here on are worth a system call: the fast node would hold them while the budget believes them gone.
+const DROPPED_MIN_BYTES: u64 = 64 << 10;
 
 /// A heap over a range of addresses whose pages come from one tier unless they were moved.
 #[derive(Debug)]
@@ -244,13 +246,24 @@ impl Memory {
                 return self.free_persistent(area, &mut blocks, addr);
             }
         }
-        let Some(size_bytes) = blocks.heap.free((addr - area.range.start) as u64) else { return Freed::NotOurs };
+        let offset = (addr - area.range.start) as u64;
+        self.drop_before_freed(area, &blocks, offset);
+        let Some(size_bytes) = blocks.heap.free(offset) else { return Freed::NotOurs };
         drop(blocks);
         if area.tier == Tier::FAST {
             self.budget.release(size_bytes);
         }
         let slow_bytes = if area.tier == Tier::FAST { 0 } else { size_bytes };
         Freed::Block { size_bytes, slow_bytes }
+    }
+
+    /// Where fast bytes are limited, a large block's pages go with it: the budget gives its room to somebody else.
+    fn drop_before_freed(&self, area: &Area, blocks: &Blocks, offset: u64) {
+        let len_bytes = blocks.heap.size_of(offset).unwrap_or(0);
+        if area.tier == Tier::FAST && len_bytes >= DROPPED_MIN_BYTES && self.budget.allowed() != u64::MAX {
+            let (begin, end) = (page_ceil(offset), (offset + len_bytes) / PAGE_BYTES * PAGE_BYTES);
+            self.discard(area.range.start + usize_of(begin)..area.range.start + usize_of(end), area.tier);
+        }
     }
 
     fn free_planned(&self, addr: usize) -> Freed {
