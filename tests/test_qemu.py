@@ -206,6 +206,32 @@ def failing(**changes):
     return parts
 
 
+def with_huge_pages(**changes):
+    """What a training left that moved two huge pages and nothing else."""
+    result = report(promoted_pages=512, demoted_pages=512)
+    result["kernel_after"] = dict(result["kernel_before"])
+    after = {"pgmigrate_success": 1024, "thp_migration_success": 2}
+    for name, more in {**after, **changes}.items():
+        result["kernel_after"][name] += more
+    return result
+
+
+HUGE = {
+    "as promised": ({}, None),
+    "none": ({"thp_migration_success": 0}, "huge pages move"),
+    "split": ({"thp_migration_split": 1}, "not split"),
+    "miscounted": ({"pgmigrate_success": 4}, "huge ones included"),
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+def test_huge_pages_are_judged(command, case):
+    changes, fault = HUGE[case]
+    result = {"faults": [], "huge_pages_split": 0}
+    command.judge_huge(LOSSES, LOSSES, with_huge_pages(**changes), result)
+    assert [fault in text for text in result["faults"]] == ([True] if fault else []), result
+
+
 STOPPED = "sentinel: slow = node:1: moving pages to slow memory failed: EPERM"
 FAILING = {
     "as promised": ({}, None),

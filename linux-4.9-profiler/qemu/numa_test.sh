@@ -21,8 +21,11 @@ SENTINEL_FAILURE=strict SENTINEL_CHECK_PLACEMENT=7 taskset 1 "$sentinel_python" 
 wait "$stock"
 [ "$form" = full ] || exit 0
 
-taskset 2 "$stock_python" -W ignore "$scripts/digits_lstm.py" "$results/stock-failing.losses" --steps 65 --batch 4096 &
+taskset 2 "$stock_python" -W ignore "$scripts/digits_lstm.py" "$results/stock-failing.losses" --steps 75 --batch 4096 &
 stock=$!
+# The published policy puts buffers of the same layers into one unit, and such units have huge pages inside.
+SENTINEL_POLICY=hpca21 SENTINEL_FAST=40% SENTINEL_FAILURE=strict taskset 1 "$sentinel_python" -W ignore \
+    "$scripts/digits_lstm.py" "$results/huge.losses" --managed-steps 3 --batch "$batch" --report "$results/huge.json"
 SENTINEL_FAILURE=advisory taskset 1 "$sentinel_python" -W ignore "$scripts/failing_moves.py" "$results/failing.losses" \
     "$results/failing.json"
 SENTINEL_FAILURE=strict taskset 1 "$sentinel_python" -W ignore "$scripts/failing_moves.py" --until-stopped \

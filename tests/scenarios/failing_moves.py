@@ -10,6 +10,7 @@ root.
 """
 
 import ctypes
+import errno
 import json
 import mmap
 import struct
@@ -29,12 +30,11 @@ SLOW_NODE = 1
 LEFT_BYTES = 256 << 10
 # Far from the end, memory is taken in large pieces.
 LARGE_BYTES, SMALL_BYTES, NEAR_BYTES = 2 << 20, 64 << 10, 8 << 20
-HOLDING_PAUSE_SECONDS = 0.02
+HOLDING_PAUSE_SECONDS, HOLDING_STEPS_AT_MOST = 0.005, 20
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 MPOL_BIND, SYS_MBIND, SYS_MOVE_PAGES, SYS_SECCOMP = 2, 237, 279, 317
 PR_SET_NO_NEW_PRIVS, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 38, 1, 1
-EPERM = 1
 
 
 def free_bytes(node):
@@ -86,7 +86,7 @@ class Filling:
 def forbid_moves():
     """From now on, `mbind` and `move_pages` answer EPERM to every thread, as in many containers."""
     load_number, jump_if_equal, give_back = 0x20, 0x15, 0x06
-    forbidden, allowed = 0x00050000 | EPERM, 0x7FFF0000
+    forbidden, allowed = 0x00050000 | errno.EPERM, 0x7FFF0000
     program = [
         (load_number, 0, 0, 0),
         (jump_if_equal, 1, 0, SYS_MBIND),
@@ -129,7 +129,7 @@ class Training:
 
 
 def hold_pages(training):
-    """A part of the training while somebody holds whatever pages there are, again and again."""
+    """A part of the training while somebody holds whatever pages there are, again and again, until a move met that."""
     over = threading.Event()
 
     def hold():
@@ -140,7 +140,12 @@ def hold_pages(training):
     thread = threading.Thread(target=hold)
     thread.start()
     try:
-        return training.train(STEPS_PER_PART)
+        now = training.train(STEPS_PER_PART)
+        for _ in range(HOLDING_STEPS_AT_MOST - STEPS_PER_PART):
+            if str(errno.EBUSY) in now["page_errors_by_errno"]:
+                break
+            now = training.train(1)
+        return now
     finally:
         over.set()
         thread.join()

@@ -13,6 +13,8 @@ F_SETPIPE_SZ, SPLICE_F_NONBLOCK = 1031, 2
 PIPE_BYTES = 16 << 20
 # At most so many pieces of memory in one call.
 PIECES = 1024
+# The mappings are looked for at every so many turns.
+TURNS_PER_LOOK = 16
 PRESENT = np.uint64(1 << 63)
 
 
@@ -49,7 +51,7 @@ class PageHolder:
     """A pipe that refers to pages, without a copy of them, holds them where they are."""
 
     def __enter__(self):
-        self._pipe = None
+        self._pipe, self._mappings, self._turn = None, {}, 0
         return self
 
     def __exit__(self, *_):
@@ -62,7 +64,11 @@ class PageHolder:
 
     def hold(self):
         """Lets go of what was held, and holds what Sentinel has now."""
-        runs = [run for mapping in bound_mappings() for run in present_runs(*mapping)]
+        # Asking the kernel for all mappings takes longer than some tensors live.
+        if self._turn % TURNS_PER_LOOK == 0:
+            self._mappings.update(bound_mappings())
+        self._turn += 1
+        runs = [run for mapping in self._mappings.items() for run in present_runs(*mapping)]
         self._let_go()
         self._pipe = os.pipe()
         fcntl.fcntl(self._pipe[1], F_SETPIPE_SZ, PIPE_BYTES)

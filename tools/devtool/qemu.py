@@ -75,6 +75,8 @@ def _numa(form):
             raise Stop("the training in the guest ended with status %d (see above)" % status)
         result = judge(_read(job, "sentinel.losses"), _read(job, "stock.losses"), _load(job), form)
         if form is FULL:
+            huge = json.loads(_read(job, "huge.json"))
+            judge_huge(_read(job, "huge.losses"), _read(job, "stock.losses"), huge, result)
             losses = [_read(job, name) for name in ("failing.losses", "stock-failing.losses")]
             report, stopped = [
                 json.loads(_read(job, name)) for name in ("failing.json", "stopped.json")
@@ -118,9 +120,7 @@ def judge(sentinel, stock, report, form=FULL):
     Returns:
       A dict with the figures, and in `faults` what is not as promised.
     """
-    stats = report["statistics"]
-    before, after = report["kernel_before"], report["kernel_after"]
-    delta = {name: after[name] - before[name] for name in before}
+    stats, delta = report["statistics"], _delta(report)
     due, there = stats["placement_due_bytes"], stats["placement_there_bytes"]
     moved = stats["promoted_pages"] + stats["demoted_pages"]
     allowed = stats["fast_bytes_allowed"]
@@ -179,6 +179,40 @@ def judge(sentinel, stock, report, form=FULL):
     ]
     result["faults"] = [text for kept, text in promises if not kept]
     return result
+
+
+def judge_huge(sentinel, stock, report, result):
+    """Adds what a training left whose units have huge pages: `huge_pages_moved`, and what is not as promised.
+
+    Args:
+      sentinel, stock: Losses of the two trainings as hexadecimal lines.
+      report: What the training under Sentinel wrote.
+      result: What `judge` made.
+    """
+    stats, delta = report["statistics"], _delta(report)
+    moved = stats["promoted_pages"] + stats["demoted_pages"]
+    split = delta["thp_split_page"] + delta["thp_migration_split"]
+    promises = [
+        (
+            is_beginning_of(sentinel, stock, stats["steps_managed"]),
+            "with huge pages, the losses have the bits of stock TensorFlow",
+        ),
+        (delta["thp_migration_success"] > 0, "huge pages move"),
+        (split == 0, "huge pages that move are not split"),
+        (
+            _is_close(moved, delta["pgmigrate_success"]),
+            "the kernel counts as many pages moved, huge ones included, within 1%",
+        ),
+    ]
+    result["huge_pages_moved"] = delta["thp_migration_success"]
+    result["huge_pages_split"] += split
+    result["faults"] += [text for kept, text in promises if not kept]
+
+
+def _delta(report):
+    """By how much the kernel's counters grew during a training."""
+    before, after = report["kernel_before"], report["kernel_after"]
+    return {name: after[name] - before[name] for name in before}
 
 
 def judge_failures(sentinel, stock, report, stopped, result):
