@@ -39,7 +39,17 @@ class Result:
         self.status, self.out, self.err, self.seconds = status, out, err, seconds
 
 
-def run(command, job, cache, env=None, cwd="/", seconds=SECONDS_AT_MOST, node_mib=(2048, 2048)):
+def run(
+    command,
+    job,
+    cache,
+    env=None,
+    cwd="/",
+    seconds=SECONDS_AT_MOST,
+    node_mib=(2048, 2048),
+    kernel=None,
+    cpu="max",
+):
     """Boots a guest, runs a command in it and waits for its end.
 
     Args:
@@ -50,6 +60,8 @@ def run(command, job, cache, env=None, cwd="/", seconds=SECONDS_AT_MOST, node_mi
       cwd: Where the command runs.
       seconds: Time after which the guest is given up.
       node_mib: MiB of memory of node 0, which has the CPUs, and of node 1, which has none.
+      kernel: Path of a kernel that has all it needs built in, instead of Debian's stock kernel.
+      cpu: What QEMU is to emulate, with its flags.
 
     Returns:
       A `Result`.
@@ -59,7 +71,7 @@ def run(command, job, cache, env=None, cwd="/", seconds=SECONDS_AT_MOST, node_mi
     """
     if shutil.which(QEMU) is None:
         raise GuestError("%s is missing: apt-get install qemu-system-x86" % QEMU)
-    image, initramfs = boot_files(Path(cache))
+    image, initramfs = boot_files(Path(cache), kernel)
     job = Path(job).resolve()
     if any(letter.isspace() or letter == "," for letter in str(job)):
         raise GuestError("the job's folder '%s' has a blank or a comma in its name" % job)
@@ -70,7 +82,7 @@ def run(command, job, cache, env=None, cwd="/", seconds=SECONDS_AT_MOST, node_mi
     began = time.monotonic()
     try:
         subprocess.run(
-            _qemu(image, initramfs, job, node_mib),
+            _qemu(image, initramfs, job, node_mib, cpu),
             stdin=subprocess.DEVNULL,
             timeout=seconds,
             check=True,
@@ -102,11 +114,11 @@ def _script(command, env, cwd):
     return "\n".join(lines) + "\n"
 
 
-def _qemu(image, initramfs, job, node_mib):
+def _qemu(image, initramfs, job, node_mib, cpu="max"):
     """QEMU's command line. Without no_timer_check, an emulated machine under load panics while it boots."""
     options = "console=ttyS0 panic=-1 loglevel=4 no_timer_check sentinel_job=%s" % job
     command = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    command += ["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
+    command += ["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu]
     command += ["-smp", "2", "-m", "size=%dM" % sum(node_mib)]
     for node, mib in enumerate(node_mib):
         command += ["-object", "memory-backend-ram,id=m%d,size=%dM" % (node, mib)]
