@@ -179,6 +179,7 @@ enum sentinel_verdict sentinel_fault(struct pt_regs *regs, unsigned long error,
 		return error & FAULT_RESERVED ? SENTINEL_NO_ACCESS :
 						SENTINEL_NOT_MINE;
 	local_irq_save(flags);
+	sentinel_left_user_mode();
 	verdict = serve(current->mm, regs, error, address);
 	local_irq_restore(flags);
 	return verdict;

@@ -7,7 +7,6 @@
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/sched.h>
-#include <linux/semaphore.h>
 #include <linux/wait.h>
 #include <asm/sentinel.h>
 
@@ -43,9 +42,11 @@ extern const struct sentinel_limits sentinel_limits;
  * @stale: a hook may still be looking at @table after a STOP
  * @mode: SENTINEL_MODE_* or 0; hooks read it without a lock
  * @run: number of STARTs, tells accesses that are left from an earlier one
- * @turn: held by the thread whose pages are open in exact mode
- * @stepper: that thread; the others may not run in user mode
+ * @stepper: the thread whose pages are open in exact mode; the others may not
+ *	run in user mode
+ * @turn: where those wait that want to be the next
  * @idle: where the others wait
+ * @in_user: processors that may run one of the others in user mode; @stepper's
  * @reads, @writes, @kernel_accesses, @steps, @spurious, @left_open: see struct sentinel_status
  */
 struct sentinel_session {
@@ -59,9 +60,10 @@ struct sentinel_session {
 	bool stale;
 	u32 mode;
 	u32 run;
-	struct semaphore turn;
 	struct task_struct *stepper;
+	wait_queue_head_t turn;
 	wait_queue_head_t idle;
+	struct cpumask in_user;
 	atomic64_t reads;
 	atomic64_t writes;
 	atomic64_t kernel_accesses;
@@ -122,6 +124,8 @@ void sentinel_close_kernel_page(struct mm_struct *mm,
 				struct sentinel_session *session, u64 page);
 void sentinel_count_access(struct sentinel_session *session,
 			   unsigned long address, bool write);
+void sentinel_call_in(struct mm_struct *mm);
+void sentinel_left_user_mode(void);
 
 /* sentinel_fault.c */
 int sentinel_fault_init(void);

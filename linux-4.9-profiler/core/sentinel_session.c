@@ -68,7 +68,7 @@ struct sentinel_session *sentinel_session_new(void)
 		return NULL;
 	kref_init(&session->references);
 	mutex_init(&session->lock);
-	sema_init(&session->turn, 1);
+	init_waitqueue_head(&session->turn);
 	init_waitqueue_head(&session->idle);
 	atomic_long_inc(&sentinel_sessions);
 	return session;
@@ -426,6 +426,8 @@ int sentinel_start(struct sentinel_session *session, struct mm_struct *mm,
 		/* A hook that sees the mode sees the table and the run as well. */
 		smp_store_release(&session->mode, mode);
 		error = mark_or_undo(session, mm);
+		/* From now on the way out says who is in user mode. */
+		sentinel_call_in(mm);
 	}
 	mmap_write_unlock(mm);
 	return error;

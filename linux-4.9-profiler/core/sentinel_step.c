@@ -41,6 +41,9 @@
 #define NEVER_IN_USER_MODE (PF_KTHREAD | PF_EXITING)
 #endif
 
+/* The address space that this processor may be using in user mode, if it is profiled exactly. */
+static DEFINE_PER_CPU(struct mm_struct *, user_mm);
+
 atomic_long_t sentinel_tasks = ATOMIC_LONG_INIT(0);
 
 /**
@@ -161,8 +164,9 @@ static void pass_turn(struct sentinel_task *task)
 	if (!task->holds_turn)
 		return;
 	task->holds_turn = false;
-	WRITE_ONCE(session->stepper, NULL);
-	up(&session->turn);
+	xchg(&session->stepper, NULL);
+	/* One of them may have the turn, unless somebody who does not sleep is faster: that saves most changes of tasks. */
+	wake_up(&session->turn);
 	wake_up_all(&session->idle);
 }
 
@@ -233,6 +237,7 @@ void sentinel_exit_begin(struct pt_regs *regs)
 
 	if (!sentinel_in_use)
 		return;
+	sentinel_left_user_mode();
 	task = current->sentinel;
 	if (!task || !task->open)
 		return;
@@ -264,6 +269,39 @@ static void nothing(void *unused)
 {
 }
 
+/**
+ * sentinel_call_in() - has every thread of a process come by sentinel_exit_end()
+ * @mm: its address space
+ */
+void sentinel_call_in(struct mm_struct *mm)
+{
+	on_each_cpu_mask(mm_cpumask(mm), nothing, NULL, true);
+}
+
+/**
+ * sentinel_left_user_mode() - this processor is in the kernel
+ *
+ * Need not be called at once, and is not on every way in: a processor that is
+ * thought to be in user mode gets an interrupt too many.
+ */
+void sentinel_left_user_mode(void)
+{
+	this_cpu_write(user_mm, NULL);
+}
+
+/* Has the threads that may be in user mode come into the kernel. */
+static void hold_others(struct sentinel_session *session, struct mm_struct *mm)
+{
+	int cpu;
+
+	cpumask_clear(&session->in_user);
+	for_each_cpu(cpu, mm_cpumask(mm))
+		if (READ_ONCE(per_cpu(user_mm, cpu)) == mm)
+			cpumask_set_cpu(cpu, &session->in_user);
+	if (!cpumask_empty(&session->in_user))
+		on_each_cpu_mask(&session->in_user, nothing, NULL, true);
+}
+
 static bool only_fetches(struct sentinel_pending *list)
 {
 	u32 i;
@@ -289,12 +327,12 @@ static bool take_turn(struct sentinel_task *task)
 	if (task->holds_turn || sentinel_mode(session) != SENTINEL_MODE_EXACT ||
 	    atomic_read(&mm->mm_users) == 1 || only_fetches(&task->user))
 		return true;
-	if (down_interruptible(&session->turn))
+	if (wait_event_interruptible_exclusive(
+		    session->turn, !cmpxchg(&session->stepper, NULL, current)))
 		return false;
-	WRITE_ONCE(session->stepper, current);
 	task->holds_turn = true;
 	/* Whoever is in user mode now comes into sentinel_exit_end() and sees the stepper there; so does whoever comes later. */
-	on_each_cpu_mask(mm_cpumask(mm), nothing, NULL, true);
+	hold_others(session, mm);
 	return true;
 }
 
@@ -361,25 +399,61 @@ static bool serve_task(struct sentinel_task *task, struct pt_regs *regs)
 	return true;
 }
 
-/* Waits while another thread's pages are open. Returns false when there was no need. */
+static bool is_running(struct sentinel_session *session)
+{
+	struct task_struct *stepper;
+	bool running;
+
+	rcu_read_lock();
+	stepper = READ_ONCE(session->stepper);
+	running = stepper && READ_ONCE(stepper->on_cpu);
+	rcu_read_unlock();
+	return running;
+}
+
+/*
+ * Waits while another thread's pages are open, which is one instruction long:
+ * asleep only if that thread does not run. A signal ends the wait; the way out
+ * serves it and asks here again.
+ */
+static void wait_while_stepping(struct sentinel_session *session)
+{
+	while (READ_ONCE(session->stepper) && !signal_pending(current)) {
+		if (is_running(session)) {
+			cpu_relax();
+			cond_resched();
+		} else {
+			wait_event_interruptible_timeout(
+				session->idle, !READ_ONCE(session->stepper), 1);
+		}
+	}
+}
+
+/* Goes to user mode unless another thread's pages are open. Returns true when it has waited. */
 static bool wait_for_stepper(void)
 {
 	struct sentinel_session *session;
 	struct task_struct *stepper;
+	bool held;
 
 	rcu_read_lock();
 	session = rcu_dereference(current->mm->sentinel);
-	stepper = session ? READ_ONCE(session->stepper) : NULL;
-	if (!stepper || stepper == current ||
-	    !kref_get_unless_zero(&session->references)) {
+	if (!session || sentinel_mode(session) != SENTINEL_MODE_EXACT) {
 		rcu_read_unlock();
 		return false;
 	}
+	/* Either the stepper sees this, or this sees the stepper. */
+	this_cpu_write(user_mm, current->mm);
+	smp_mb();
+	stepper = READ_ONCE(session->stepper);
+	held = stepper && stepper != current &&
+	       kref_get_unless_zero(&session->references);
 	rcu_read_unlock();
+	if (!held)
+		return false;
+	sentinel_left_user_mode();
 	local_irq_enable();
-	/* When a signal comes, the way out serves it and asks here again. */
-	wait_event_interruptible(session->idle,
-				 !READ_ONCE(session->stepper));
+	wait_while_stepping(session);
 	sentinel_session_put(session);
 	local_irq_disable();
 	return true;
