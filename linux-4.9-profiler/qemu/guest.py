@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Runs a command of the host's file system in a virtual machine with two memory nodes, of which one has no CPUs.
 
-    guest.py [--cache DIR] [--job DIR] [--seconds N] [--node0-mib N] [--node1-mib N] -- COMMAND...
+    guest.py [--cache DIR] [--job DIR] [--seconds N] [--kernel FILE] [--cpu MODEL] -- COMMAND...
 
 The guest emulates its processors (no KVM is needed), sees the host's files read-only under a layer that is lost at the
 end, and can write to the job's folder, which has the same path inside as outside. There, `out`, `err`, `status` and
@@ -146,6 +146,10 @@ def _arguments():
         "--job", help="folder that the guest may write to (default: one that is removed)"
     )
     parser.add_argument("--seconds", type=int, default=SECONDS_AT_MOST)
+    parser.add_argument(
+        "--kernel", help="a kernel without modules, instead of Debian's stock kernel"
+    )
+    parser.add_argument("--cpu", default="max", help="processor to emulate, as for qemu -cpu")
     parser.add_argument("--node0-mib", type=int, default=2048)
     parser.add_argument("--node1-mib", type=int, default=2048)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
@@ -170,6 +174,8 @@ def main():
                 cwd=os.getcwd(),
                 seconds=arguments.seconds,
                 node_mib=node_mib,
+                kernel=arguments.kernel,
+                cpu=arguments.cpu,
             )
         except GuestError as error:
             print("guest.py: %s" % error, file=sys.stderr)

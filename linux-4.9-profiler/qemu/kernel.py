@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -42,10 +43,10 @@ def boot_files(cache, built=None):
     Raises:
       GuestError: a package cannot be had, or does not hold what is expected.
     """
-    busybox = _unpacked(cache, "busybox-static")
+    busybox = unpacked(cache, "busybox-static")
     if built is not None:
         return built, _initramfs(cache, None, busybox / "bin" / "busybox")
-    image = _unpacked(cache, stock_kernel_package())
+    image = unpacked(cache, stock_kernel_package())
     kernels = sorted((image / "boot").glob("vmlinuz-*"))
     if len(kernels) != 1:
         raise GuestError("%s holds %d kernels in boot/; one is expected" % (image, len(kernels)))
@@ -61,7 +62,7 @@ def stock_kernel_package():
     return names[0]
 
 
-def _unpacked(cache, package):
+def unpacked(cache, package):
     """The folder with a package's files; its name has the sha256 of the package."""
     listed = _apt(["apt-get", "download", "--print-uris", package]).splitlines()
     match = _URI.match(listed[-1]) if listed else None
@@ -145,3 +146,17 @@ def cpio(entries):
         archive += bytes(-len(archive) % 4) + content
         archive += bytes(-len(archive) % 4)
     return bytes(archive)
+
+
+def main():
+    """Prints the folder of one unpacked package: kernel.py unpack PACKAGE CACHE."""
+    try:
+        print(unpacked(Path(sys.argv[3]), sys.argv[2]))
+    except GuestError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
