@@ -130,6 +130,10 @@ static enum sentinel_verdict serve(struct mm_struct *mm, struct pt_regs *regs,
 		evicted = marked_access(mm, session, spot.entry, regs, error,
 					address);
 		verdict = SENTINEL_DONE;
+	} else if (spot.busy) {
+		/* The instruction is repeated until the lock is free; without interrupts it would never be. */
+		verdict = regs->flags & X86_EFLAGS_IF ? SENTINEL_DONE :
+							SENTINEL_NO_ACCESS;
 	} else if (!(error & FAULT_RESERVED)) {
 		verdict = SENTINEL_NOT_MINE;
 	} else if (spot.corrupt || repeats_too_often(regs, address) ||

@@ -103,11 +103,13 @@ struct sentinel_task {
  * @entry: the entry, or NULL when there is no table for the address
  * @lock: held while @entry is not NULL
  * @corrupt: an entry above it has bits that no kernel sets
+ * @busy: another processor has the lock; try again with interrupts on
  */
 struct sentinel_spot {
 	pte_t *entry;
 	spinlock_t *lock;
 	bool corrupt;
+	bool busy;
 };
 
 struct sentinel_spot sentinel_lock_entry(struct mm_struct *mm,

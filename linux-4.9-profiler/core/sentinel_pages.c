@@ -20,13 +20,15 @@ static bool corrupt(u64 entry)
  *
  * Works where nothing may sleep. Interrupts must be off until the entry is
  * unlocked: that keeps the tables from being freed, as in get_user_pages_fast().
+ * For the same reason the lock is only tried: whoever has it may be waiting for
+ * this processor to flush its TLB, which it does not do with interrupts off.
  *
  * Return: the entry, if there is a table of 4 KiB pages for the address.
  */
 struct sentinel_spot sentinel_lock_entry(struct mm_struct *mm,
 					 unsigned long address)
 {
-	struct sentinel_spot spot = { NULL, NULL, false };
+	struct sentinel_spot spot = { NULL, NULL, false, false };
 	pgd_t *pgd = pgd_offset(mm, address), pgd_value = READ_ONCE(*pgd);
 	p4d_t *p4d, p4d_value;
 	pud_t *pud, pud_value;
@@ -57,8 +59,11 @@ struct sentinel_spot sentinel_lock_entry(struct mm_struct *mm,
 	if (pmd_large(pmd_value))
 		return spot;
 	spot.lock = pte_lockptr(mm, &pmd_value);
+	if (!spin_trylock(spot.lock)) {
+		spot.busy = true;
+		return spot;
+	}
 	spot.entry = pte_offset_kernel(&pmd_value, address);
-	spin_lock(spot.lock);
 	/* The table may have been taken away before its lock was ours. */
 	if (likely(pmd_val(READ_ONCE(*pmd)) == pmd_val(pmd_value)))
 		return spot;

@@ -102,14 +102,33 @@ static bool is_current_run(struct sentinel_task *task)
 	       READ_ONCE(task->session->run) == task->run;
 }
 
+/* As sentinel_lock_entry(), from where interrupts are on; they are off until unlock_entry(). */
+static struct sentinel_spot lock_entry(unsigned long address)
+{
+	struct sentinel_spot spot;
+
+	for (;;) {
+		local_irq_disable();
+		spot = sentinel_lock_entry(current->mm, address);
+		if (!spot.busy)
+			return spot;
+		local_irq_enable();
+		cpu_relax();
+		cond_resched();
+	}
+}
+
+static void unlock_entry(struct sentinel_spot *spot)
+{
+	sentinel_unlock_entry(spot);
+	local_irq_enable();
+}
+
 /* Counts, if asked to, and marks one page again. A STOP that holds the same lock afterwards finds either both or none. */
 static void close_page(struct sentinel_task *task, u64 page, bool count)
 {
-	struct sentinel_spot spot;
-	unsigned long flags;
+	struct sentinel_spot spot = lock_entry(page);
 
-	local_irq_save(flags);
-	spot = sentinel_lock_entry(current->mm, page);
 	if (is_current_run(task)) {
 		if (count)
 			sentinel_count_access(task->session, page,
@@ -117,8 +136,7 @@ static void close_page(struct sentinel_task *task, u64 page, bool count)
 		if (spot.entry)
 			sentinel_mark_entry(spot.entry);
 	}
-	sentinel_unlock_entry(&spot);
-	local_irq_restore(flags);
+	unlock_entry(&spot);
 }
 
 /**
@@ -140,6 +158,8 @@ void sentinel_close_kernel_page(struct mm_struct *mm,
 	    sentinel_mark_entry(spot.entry) &&
 	    sentinel_mode(session) == SENTINEL_MODE_EXACT)
 		asm volatile("invlpg (%0)" : : "r" ((unsigned long)page) : "memory");
+	if (spot.busy)
+		atomic64_inc(&session->left_open);
 	sentinel_unlock_entry(&spot);
 }
 
@@ -341,15 +361,11 @@ static void open_user(struct sentinel_task *task, struct pt_regs *regs)
 	u32 i;
 
 	for (i = 0; i < task->user.used; i++) {
-		struct sentinel_spot spot;
-		unsigned long flags;
+		struct sentinel_spot spot = lock_entry(task->user.page[i]);
 
-		local_irq_save(flags);
-		spot = sentinel_lock_entry(current->mm, task->user.page[i]);
 		if (spot.entry)
 			sentinel_unmark_entry(spot.entry);
-		sentinel_unlock_entry(&spot);
-		local_irq_restore(flags);
+		unlock_entry(&spot);
 		task->user.page[i] |= SENTINEL_OPEN;
 	}
 	if (!(regs->flags & X86_EFLAGS_TF)) {
