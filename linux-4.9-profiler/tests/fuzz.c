@@ -166,8 +166,7 @@ int main(int count, char **arguments)
 	calls_each = atol(arguments[1]) / THREADS;
 	if (atoi(arguments[3]) > 0)
 		must(!setgid(atoi(arguments[3])) && !setuid(atoi(arguments[3])), "setuid");
-	sink = open("/dev/shm/sink", O_RDWR | O_CREAT, 0666);
-	must(sink >= 0, "open /dev/shm/sink");
+	sink = fileno(tmpfile());
 	area = mmap((void *)0x200000000000, AREA, PROT_READ,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	must(area != MAP_FAILED, "mmap");
