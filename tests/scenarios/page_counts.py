@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 # The largest tensors have 256 pages, as many as QEMU's TLB has entries at first. With the 32768 of digits_lstm.py they
-# have 1024, which a processor's 1024 to 2048 entries hold and these do not.
+# have 1024, which the 1024 to 2048 entries of most processors hold, and these do not.
 BATCH = 8192
 NORMAL_STEPS, PROFILED_STEPS, MANAGED_STEPS = 3, 2, 3
 PAGES = 64
