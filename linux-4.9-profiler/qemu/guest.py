@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Runs a command of the host's file system in a virtual machine with two memory nodes, of which one has no CPUs.
 
-    guest.py [--cache DIR] [--job DIR] [--seconds N] [--node0-mib N] [--node1-mib N] -- COMMAND...
+    guest.py [--cache DIR] [--job DIR] [--seconds N] [--kernel FILE] [--cpu MODEL] -- COMMAND...
 
 The guest emulates its processors (no KVM is needed), sees the host's files read-only under a layer that is lost at the
 end, and can write to the job's folder, which has the same path inside as outside. There, `out`, `err`, `status` and
@@ -39,7 +39,17 @@ class Result:
         self.status, self.out, self.err, self.seconds = status, out, err, seconds
 
 
-def run(command, job, cache, env=None, cwd="/", seconds=SECONDS_AT_MOST, node_mib=(2048, 2048)):
+def run(
+    command,
+    job,
+    cache,
+    env=None,
+    cwd="/",
+    seconds=SECONDS_AT_MOST,
+    node_mib=(2048, 2048),
+    kernel=None,
+    cpu="max",
+):
     """Boots a guest, runs a command in it and waits for its end.
 
     Args:
@@ -50,6 +60,8 @@ def run(command, job, cache, env=None, cwd="/", seconds=SECONDS_AT_MOST, node_mi
       cwd: Where the command runs.
       seconds: Time after which the guest is given up.
       node_mib: MiB of memory of node 0, which has the CPUs, and of node 1, which has none.
+      kernel: Path of a kernel that has all it needs built in, instead of Debian's stock kernel.
+      cpu: What QEMU is to emulate, with its flags.
 
     Returns:
       A `Result`.
@@ -59,7 +71,7 @@ def run(command, job, cache, env=None, cwd="/", seconds=SECONDS_AT_MOST, node_mi
     """
     if shutil.which(QEMU) is None:
         raise GuestError("%s is missing: apt-get install qemu-system-x86" % QEMU)
-    image, initramfs = boot_files(Path(cache))
+    image, initramfs = boot_files(Path(cache), kernel)
     job = Path(job).resolve()
     if any(letter.isspace() or letter == "," for letter in str(job)):
         raise GuestError("the job's folder '%s' has a blank or a comma in its name" % job)
@@ -70,7 +82,7 @@ def run(command, job, cache, env=None, cwd="/", seconds=SECONDS_AT_MOST, node_mi
     began = time.monotonic()
     try:
         subprocess.run(
-            _qemu(image, initramfs, job, node_mib),
+            _qemu(image, initramfs, job, node_mib, cpu),
             stdin=subprocess.DEVNULL,
             timeout=seconds,
             check=True,
@@ -102,11 +114,11 @@ def _script(command, env, cwd):
     return "\n".join(lines) + "\n"
 
 
-def _qemu(image, initramfs, job, node_mib):
+def _qemu(image, initramfs, job, node_mib, cpu="max"):
     """QEMU's command line. Without no_timer_check, an emulated machine under load panics while it boots."""
     options = "console=ttyS0 panic=-1 loglevel=4 no_timer_check sentinel_job=%s" % job
     command = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    command += ["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
+    command += ["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu]
     command += ["-smp", "2", "-m", "size=%dM" % sum(node_mib)]
     for node, mib in enumerate(node_mib):
         command += ["-object", "memory-backend-ram,id=m%d,size=%dM" % (node, mib)]
@@ -134,6 +146,10 @@ def _arguments():
         "--job", help="folder that the guest may write to (default: one that is removed)"
     )
     parser.add_argument("--seconds", type=int, default=SECONDS_AT_MOST)
+    parser.add_argument(
+        "--kernel", help="a kernel without modules, instead of Debian's stock kernel"
+    )
+    parser.add_argument("--cpu", default="max", help="processor to emulate, as for qemu -cpu")
     parser.add_argument("--node0-mib", type=int, default=2048)
     parser.add_argument("--node1-mib", type=int, default=2048)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
@@ -158,6 +174,8 @@ def main():
                 cwd=os.getcwd(),
                 seconds=arguments.seconds,
                 node_mib=node_mib,
+                kernel=arguments.kernel,
+                cpu=arguments.cpu,
             )
         except GuestError as error:
             print("guest.py: %s" % error, file=sys.stderr)

@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,11 +30,12 @@ class GuestError(Exception):
     """Why there is no guest, in one line that says what to do."""
 
 
-def boot_files(cache):
+def boot_files(cache, built=None):
     """Makes or finds what a guest boots from.
 
     Args:
       cache: Folder for packages and what is made of them.
+      built: Path of a kernel without modules, instead of Debian's.
 
     Returns:
       Paths of the kernel and of the initramfs.
@@ -41,15 +43,17 @@ def boot_files(cache):
     Raises:
       GuestError: a package cannot be had, or does not hold what is expected.
     """
-    image = _unpacked(cache, _stock_kernel_package())
-    busybox = _unpacked(cache, "busybox-static")
+    busybox = unpacked(cache, "busybox-static")
+    if built is not None:
+        return built, _initramfs(cache, None, busybox / "bin" / "busybox")
+    image = unpacked(cache, stock_kernel_package())
     kernels = sorted((image / "boot").glob("vmlinuz-*"))
     if len(kernels) != 1:
         raise GuestError("%s holds %d kernels in boot/; one is expected" % (image, len(kernels)))
     return kernels[0], _initramfs(cache, image, busybox / "bin" / "busybox")
 
 
-def _stock_kernel_package():
+def stock_kernel_package():
     """The package that linux-image-amd64, which is empty, stands for."""
     depends = _apt(["apt-cache", "depends", "--important", "linux-image-amd64"])
     names = re.findall(r"Depends: (linux-image-[0-9]\S*-amd64)\s", depends)
@@ -58,7 +62,7 @@ def _stock_kernel_package():
     return names[0]
 
 
-def _unpacked(cache, package):
+def unpacked(cache, package):
     """The folder with a package's files; its name has the sha256 of the package."""
     listed = _apt(["apt-get", "download", "--print-uris", package]).splitlines()
     match = _URI.match(listed[-1]) if listed else None
@@ -97,9 +101,12 @@ def _apt(command, **options):
 
 
 def _initramfs(cache, image, busybox):
-    """The compressed archive with busybox, the modules and the first program."""
-    found = {path.stem: path for path in sorted((image / "lib" / "modules").rglob("*.ko"))}
-    missing = [name for name in MODULES if name not in found]
+    """The compressed archive with busybox, the first program, and the modules unless there is no package of them."""
+    modules = () if image is None else MODULES
+    found = {}
+    if image is not None:
+        found = {path.stem: path for path in sorted((image / "lib" / "modules").rglob("*.ko"))}
+    missing = [name for name in modules if name not in found]
     if missing:
         raise GuestError("%s has no module %s" % (image, ", ".join(missing)))
     entries = [
@@ -107,9 +114,9 @@ def _initramfs(cache, image, busybox):
         ("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()),
         ("init", stat.S_IFREG | 0o755, INIT.read_bytes()),
         ("modules", stat.S_IFDIR | 0o755, b""),
-        ("modules/order", stat.S_IFREG | 0o644, ("\n".join(MODULES) + "\n").encode()),
+        ("modules/order", stat.S_IFREG | 0o644, "".join(name + "\n" for name in modules).encode()),
     ]
-    for name in MODULES:
+    for name in modules:
         entries.append(("modules/%s.ko" % name, stat.S_IFREG | 0o644, found[name].read_bytes()))
     archive = cpio(entries)
     target = cache / ("initramfs-%s.gz" % hashlib.sha256(archive).hexdigest()[:16])
@@ -139,3 +146,17 @@ def cpio(entries):
         archive += bytes(-len(archive) % 4) + content
         archive += bytes(-len(archive) % 4)
     return bytes(archive)
+
+
+def main():
+    """Prints the folder of one unpacked package: kernel.py unpack PACKAGE CACHE."""
+    try:
+        print(unpacked(Path(sys.argv[3]), sys.argv[2]))
+    except GuestError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

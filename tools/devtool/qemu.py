@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import commands
+import kernels
 import venvs
 from util import ROOT, STOCK_VENV, VENV, Stop, say
 
@@ -42,16 +43,17 @@ SHORT = Form("short", 12, 20, 4096, 8 << 20, 20)
 
 
 def run(arguments):
-    """Runs `numa`, the live test, whole or `--short`, or any command: `qemu run COMMAND...`."""
+    """Runs `numa`, the live test, whole or `--short`, `kernel`, the profiler's tests, or any command."""
     forms = {("numa",): FULL, ("numa", "--short"): SHORT}
     if tuple(arguments) in forms:
         commands.setup()
         return _numa(forms[tuple(arguments)])
     if arguments[:1] == ["run"] and len(arguments) > 1:
         return _guest(arguments[1:])
-    raise Stop(
-        "qemu takes 'numa', 'numa --short' or 'run COMMAND...', but got: %s" % " ".join(arguments)
-    )
+    if arguments[:1] == ["kernel"]:
+        return kernels.run(arguments[1:])
+    have = "'numa', 'numa --short', 'kernel', 'kernel --full' or 'run COMMAND...'"
+    raise Stop("qemu takes %s, but got: %s" % (have, " ".join(arguments)))
 
 
 def _guest(command, job=None):

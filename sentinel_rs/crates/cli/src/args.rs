@@ -91,6 +91,9 @@ struct TypedRun {
     /// Who decides: hpca21, gap, first_touch, fast_only or slow_only
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
+    /// Who counts accesses in the profiled step: auto, op, kernel, kernel:tlb_miss or kernel:exact
+    #[arg(long, value_name = "NAME")]
+    profiler: Option<String>,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -278,8 +281,8 @@ pub fn parse() -> Parsed {
 
 fn understand(typed: TypedCommand) -> Result<Command, String> {
     Ok(match typed {
-        TypedCommand::Run(TypedRun { fast, slow, policy, command }) => {
-            Command::Run(run::order(fast, slow, policy, command)?)
+        TypedCommand::Run(TypedRun { fast, slow, policy, profiler, command }) => {
+            Command::Run(run::order(fast, slow, policy, profiler, command)?)
         }
         TypedCommand::Trace { command: TypedTrace::Show { file, limit, buffers } } => {
             Command::Show { file, limit: limit.unwrap_or(usize::MAX), buffers }

@@ -100,6 +100,7 @@ pub(crate) fn traces() -> impl Strategy<Value = StepTrace> {
             }
             let buffers = buffers(&ops, buffer_draws);
             StepTrace {
+                counts: None,
                 tensorflow_version: "1.13.1".into(),
                 step_number: 10,
                 intra_op_threads: 1,
@@ -182,6 +183,7 @@ pub(crate) fn large_step(op_count: u32) -> StepTrace {
         }
     }
     StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".into(),
         step_number: 10,
         intra_op_threads: 1,

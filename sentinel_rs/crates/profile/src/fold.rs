@@ -1,6 +1,6 @@
 //! The fold itself: one pass over ops, one over buffers, one sweep over time for the peaks.
 
-use crate::{infer_layers, BufferFacts, BufferUse, Class, LayerFacts, OpFacts, Profile, SlotKey};
+use crate::{counted, infer_layers, BufferFacts, BufferUse, Class, LayerFacts, OpFacts, Profile, SlotKey};
 use crate::{SCRATCH_MAX_BYTES, SCRATCH_MIN_COUNT};
 use std::collections::BTreeSet;
 use trace::{Buffer, LayerSource, Origin, StepTrace, SLOT_MIN_BYTES};
@@ -36,8 +36,9 @@ pub fn fold(trace: &StepTrace) -> Result<Profile, FoldError> {
     let ops = fold_ops(trace);
     let scratch_kernels = scratch_kernels(trace);
     let keys = slot_keys(trace, &scratch_kernels)?;
-    let buffers: Vec<BufferFacts> =
+    let mut buffers: Vec<BufferFacts> =
         trace.buffers.iter().zip(keys).map(|(buffer, key)| fold_buffer(buffer, key, &ops)).collect();
+    counted::replace_accesses(trace, &mut buffers);
     Ok(Profile {
         layers: fold_layers(&ops),
         peak_live_bytes: peak_bytes(ops.len(), &buffers, |buffer| buffer.class != Class::External),

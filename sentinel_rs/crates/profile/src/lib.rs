@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod counted;
 mod fold;
 mod layers;
 mod scale;
@@ -106,9 +107,9 @@ pub struct BufferFacts {
     pub death_op: u32,
     /// Layers in which an op reads or writes it, ascending, without repeats; a step buffer's birth layer is among them.
     pub layers: Vec<u32>,
-    /// Read accesses.
+    /// Read accesses: by operations, or, where the kernel counted the step's pages, of an average page.
     pub reads: u64,
-    /// Write accesses.
+    /// Write accesses, counted alike.
     pub writes: u64,
     /// Bytes read, summed over accesses.
     pub read_bytes: u64,

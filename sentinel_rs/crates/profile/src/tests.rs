@@ -10,6 +10,7 @@ fn op(kernel: u32, name: &str, layer: u32, time_ns: u64) -> Op {
 
 fn trace_of(ops: Vec<Op>) -> StepTrace {
     StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".into(),
         step_number: 10,
         intra_op_threads: 1,

@@ -204,6 +204,19 @@ impl Memory {
         self.slow.alloc(size, align)
     }
 
+    /// What the heaps of the two tiers have used so far, in whole pages, and beyond it in the heap of `tier` as much as
+    /// `room` says of the sum.
+    pub fn ranges_in_use(&self, tier: Tier, room: impl FnOnce(u64) -> u64) -> Vec<Range<usize>> {
+        let used = [&self.fast, &self.slow].map(|area| page_ceil(area.blocks().heap.high_water_bytes()));
+        let room_bytes = room(used[0] + used[1]);
+        let range = |(area, used): (&Area, u64)| {
+            let len = if area.tier == tier { used + room_bytes } else { used };
+            area.range.start..area.range.start + usize_of(len).min(area.range.len())
+        };
+        let ranges = [&self.fast, &self.slow].into_iter().zip(used).map(range);
+        ranges.filter(|range| !range.is_empty()).collect()
+    }
+
     /// Of the bytes from `addr`, those in slow pages.
     #[must_use]
     pub fn slow_bytes(&self, addr: usize, len_bytes: u64) -> u64 {

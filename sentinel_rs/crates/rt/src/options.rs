@@ -8,6 +8,7 @@ use protobuf::{CodedInputStream, Enum, Message};
 use std::path::PathBuf;
 use sys::topology::NodeList;
 use trace::proto::sentinel::{sentinel_options, SentinelOptions};
+use trace::CountMode;
 
 /// Field numbers of `ConfigProto.experimental` and of `sentinel` in it.
 const CONFIG_EXPERIMENTAL: u32 = 16;
@@ -21,7 +22,7 @@ const SWAP_MACHINE: &str = "swap-nvme";
 const CHECK_PLACEMENT: &str = "SENTINEL_CHECK_PLACEMENT";
 
 /// Every variable that Sentinel or its tools read.
-const VARIABLES: [&str; 16] = [
+const VARIABLES: [&str; 17] = [
     "SENTINEL",
     "SENTINEL_FAST",
     "SENTINEL_POLICY",
@@ -31,6 +32,7 @@ const VARIABLES: [&str; 16] = [
     "SENTINEL_WARMUP_STEPS",
     "SENTINEL_FAILURE",
     "SENTINEL_MOVER_THREADS",
+    "SENTINEL_PROFILER",
     "SENTINEL_TRACE",
     "SENTINEL_STATS",
     CHECK_PLACEMENT,
@@ -87,6 +89,27 @@ impl std::fmt::Display for SlowTier {
     }
 }
 
+/// Who counts accesses in the profiled step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profiler {
+    /// The kernel where it can, else operations.
+    Auto,
+    /// The kernel, or the session is refused.
+    Kernel(CountMode),
+    /// Operations.
+    Op,
+}
+
+impl std::fmt::Display for Profiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Profiler::Auto => "auto",
+            Profiler::Kernel(mode) => mode.profiler_name(),
+            Profiler::Op => "op",
+        })
+    }
+}
+
 /// What to do when a resource cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -111,6 +134,8 @@ pub struct Options {
     pub migration_gbps: Option<f64>,
     /// Steps of a graph before the profiled one.
     pub warmup_steps: u64,
+    /// Who counts accesses in the profiled step.
+    pub profiler: Profiler,
     /// What to do when a resource cannot be had.
     pub failure: Failure,
     /// Where the trace of the profiled step goes.
@@ -167,6 +192,7 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
         text => nodes_of(from.name("fast_nodes"), text)?,
     };
     let migration_gbps = migration_of(from.name("migration_gbps"), message.migration_gbps)?;
+    let profiler = profiler_of(from.name("profiler"), &message.profiler)?;
     let Some(fast) = fast_of(&message, fast_variable, policy, &slow, &from)? else {
         return match without_budget(&message) {
             Some((field, value)) => Err(refuse(from.name(field), value, NEEDS_BUDGET)),
@@ -183,6 +209,7 @@ pub fn parse(config: &[u8], variables: &[(String, String)]) -> Result<Option<Opt
             0 => PUBLISHED_WARMUP_STEPS,
             steps => u64::try_from(steps).unwrap_or(0),
         },
+        profiler,
         failure,
         trace_path: (!message.trace_path.is_empty()).then(|| PathBuf::from(&message.trace_path)),
         mover_threads: mover_threads_of(from.name("mover_threads"), message.mover_threads)?,
@@ -200,6 +227,7 @@ fn without_budget(message: &SentinelOptions) -> Option<(&'static str, String)> {
         ("fast_nodes", message.fast_nodes.clone()),
         ("trace_path", message.trace_path.clone()),
         ("mover_threads", if message.mover_threads == 0 { String::new() } else { message.mover_threads.to_string() }),
+        ("profiler", message.profiler.clone()),
         ("warmup_steps", if message.warmup_steps == 0 { String::new() } else { message.warmup_steps.to_string() }),
         (
             "migration_gbps",
@@ -220,11 +248,12 @@ impl Source {
 }
 
 /// Variables that replace a field.
-const REPLACES: [(&str, &str); 8] = [
+const REPLACES: [(&str, &str); 9] = [
     ("policy", "SENTINEL_POLICY"),
     ("slow", "SENTINEL_SLOW"),
     ("fast_nodes", "SENTINEL_FAST_NODES"),
     ("trace_path", "SENTINEL_TRACE"),
+    ("profiler", "SENTINEL_PROFILER"),
     ("migration_gbps", "SENTINEL_MIGRATION_GBPS"),
     ("warmup_steps", "SENTINEL_WARMUP_STEPS"),
     ("failure", "SENTINEL_FAILURE"),
@@ -288,6 +317,7 @@ fn apply_variables(
             "SENTINEL_FAST_NODES" => message.fast_nodes.clone_from(value),
             handover::VARIABLE => handover::check(value)?,
             "SENTINEL_TRACE" => message.trace_path.clone_from(value),
+            "SENTINEL_PROFILER" => message.profiler.clone_from(value),
             "SENTINEL_MIGRATION_GBPS" => {
                 message.migration_gbps =
                     value.parse().map_err(|_| refuse(name, value, "accepted is a number of 10^9 bytes per second"))?;
@@ -411,6 +441,16 @@ fn policy_of(option: &str, name: &str) -> Result<Policy, OptionError> {
     })
 }
 
+fn profiler_of(option: &str, text: &str) -> Result<Profiler, OptionError> {
+    match text {
+        "" | "auto" => Ok(Profiler::Auto),
+        "op" => Ok(Profiler::Op),
+        "kernel" | "kernel:tlb_miss" => Ok(Profiler::Kernel(CountMode::TlbMiss)),
+        "kernel:exact" => Ok(Profiler::Kernel(CountMode::Exact)),
+        _ => Err(refuse(option, text, "accepted are auto, op, kernel, kernel:tlb_miss and kernel:exact")),
+    }
+}
+
 fn slow_of(option: &str, text: &str) -> Result<SlowTier, OptionError> {
     let known = |machine: &str| match plan::Machine::by_name(machine) {
         Ok(_) => Ok(machine.to_owned()),
@@ -531,6 +571,7 @@ mod tests {
             (("SENTINEL_CHECK_PLACEMENT", "0"), ["SENTINEL_CHECK_PLACEMENT", "0", "from 1"]),
             (("SENTINEL_MOVER_THREADS", "0"), ["SENTINEL_MOVER_THREADS", "0", "from 1 to 16"]),
             (("SENTINEL_MOVER_THREADS", "17"), ["SENTINEL_MOVER_THREADS", "17", "from 1 to 16"]),
+            (("SENTINEL_PROFILER", "perf"), ["SENTINEL_PROFILER", "perf", "kernel:tlb_miss"]),
             (("SENTINEL_FSAT", "1G"), ["SENTINEL_FSAT", "1G", "SENTINEL_FAST"]),
             (("SENTINEL_MIGRATION_GBPS", "NaN"), ["SENTINEL_MIGRATION_GBPS", "NaN", "above 0"]),
         ] {

@@ -24,6 +24,7 @@ impl Runtime {
                 op.layer = layer;
             }
         }
+        self.note_profiler(&recording.trace, recording.refusal.as_ref());
         self.write_trace(&recording.trace);
         let profile = match profile::fold(&recording.trace) {
             Ok(profile) => profile,

@@ -6,11 +6,13 @@
 use crate::graph::GraphEdges;
 use crate::kernels::Kernels;
 use crate::memory::Memory;
+use crate::profiler::{Counting, Split};
 use profile::SCRATCH_MAX_BYTES;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
-use trace::{Access, Buffer, LayerSource, Op, Origin, StepTrace, SLOT_MIN_BYTES};
+use sys::profiler::ProfilerError;
+use trace::{page_ceil, Access, Buffer, LayerSource, Op, Origin, StepTrace, SLOT_MIN_BYTES};
 
 /// One use of one buffer by one operation, as the device sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,10 @@ struct Log {
     live_bytes: u64,
     peak_live_bytes: u64,
     persistent_bytes: u64,
+    /// While the kernel counts.
+    counting: Option<Counting>,
+    /// When it has counted.
+    counted: Option<Counting>,
 }
 
 /// The recorder of one step.
@@ -49,6 +55,7 @@ struct Log {
 pub struct Recorder {
     began: Instant,
     log: Mutex<Log>,
+    own_pages: bool,
 }
 
 /// A finished recording.
@@ -61,6 +68,8 @@ pub struct Recording {
     /// Largest sum of live bytes at any moment, persistent buffers included. The trace knows lives by whole operations only,
     /// so a sum made from it is a little larger: temporaries of different sizes in one operation seem to meet.
     pub peak_live_bytes: u64,
+    /// What the kernel's profiler refused.
+    pub refusal: Option<ProfilerError>,
 }
 
 /// What the recorder cannot know by itself.
@@ -78,11 +87,48 @@ pub struct Circumstances {
 
 impl Default for Recorder {
     fn default() -> Recorder {
-        Recorder { began: Instant::now(), log: Mutex::new(Log::default()) }
+        Recorder { began: Instant::now(), log: Mutex::new(Log::default()), own_pages: false }
     }
 }
 
 impl Recorder {
+    /// A recorder for a step whose accesses the kernel counts.
+    #[must_use]
+    pub fn counted(counting: Counting) -> Recorder {
+        let log = Log { counting: Some(counting), ..Log::default() };
+        Recorder { began: Instant::now(), log: Mutex::new(log), own_pages: true }
+    }
+
+    /// Bytes to allocate for a tensor of this size: whole pages, so that no other shares them, while the kernel counts.
+    #[must_use]
+    pub fn room_for(&self, size_bytes: u64) -> u64 {
+        if self.own_pages {
+            page_ceil(size_bytes.max(1))
+        } else {
+            size_bytes
+        }
+    }
+
+    /// The step is over: the kernel stops counting, and what is still alive gets its counts.
+    pub fn stop(&self) {
+        let mut log = self.log();
+        let Some(mut counting) = log.counting.take() else { return };
+        counting.stop();
+        for (&addr, &index) in &log.live {
+            counting.died(index, addr, log.buffers[index as usize].size_bytes);
+        }
+        log.counted = Some(counting);
+    }
+
+    /// The step is of no use: nothing is left of its counting.
+    pub fn abandon(&self) {
+        self.stop();
+        let counted = self.log().counted.take();
+        if let Some(counting) = counted {
+            counting.finish(0).1.collapse();
+        }
+    }
+
     fn now_ns(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -134,6 +180,9 @@ impl Recorder {
             Some(index) => log.revive(index, addr),
             None => log.add(addr, size_bytes, Origin::Step { op: execution, ordinal }),
         };
+        if let Some(counting) = &mut log.counting {
+            counting.born(index, addr, size_bytes);
+        }
         log.live.insert(addr, index);
         log.live_bytes += size_bytes;
         log.peak_live_bytes = log.peak_live_bytes.max(log.live_bytes);
@@ -143,6 +192,10 @@ impl Recorder {
     pub fn died(&self, addr: usize, running: Option<u32>) {
         let mut log = self.log();
         let Some(index) = log.live.remove(&addr) else { return };
+        let Log { counting, buffers, .. } = &mut *log;
+        if let Some(counting) = counting {
+            counting.died(index, addr, buffers[index as usize].size_bytes);
+        }
         let last = last_index(log.ops.len());
         let buffer = &mut log.buffers[index as usize];
         if let Origin::Step { op, .. } = buffer.origin {
@@ -193,7 +246,16 @@ impl Recorder {
         for buffer in &mut buffers {
             buffer.accesses.sort_by_key(|access| access.op);
         }
+        let (counts, split, refusal) = match log.counted {
+            Some(counting) => {
+                let (counts, split, refusal) = counting.finish(buffers.len());
+                (Some(counts), Some(split), refusal)
+            }
+            None => (None, None, None),
+        };
+        split.as_ref().map(Split::collapse);
         let trace = StepTrace {
+            counts,
             tensorflow_version: about.tensorflow_version,
             step_number: about.step_number,
             intra_op_threads: about.intra_op_threads,
@@ -203,7 +265,7 @@ impl Recorder {
             buffers,
         };
         let peak_live_bytes = log.peak_live_bytes + log.persistent_bytes;
-        Recording { trace, addresses: log.addresses, peak_live_bytes }
+        Recording { trace, addresses: log.addresses, peak_live_bytes, refusal }
     }
 }
 

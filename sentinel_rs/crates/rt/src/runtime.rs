@@ -8,6 +8,7 @@ use crate::limit::Limit;
 use crate::memory::{Freed, Memory};
 use crate::mover::{explain_new, Mover};
 use crate::options::{Failure, FastBudget, Options};
+use crate::profiler::PageProfiler;
 use crate::recorder::Touch;
 use crate::stats::{Counters, Report};
 use crate::steps::{Active, Mode, Steps};
@@ -50,6 +51,8 @@ pub struct Runtime {
     pub(crate) inter_op_threads: AtomicU32,
     /// The memory limit that the budget is held against.
     pub(crate) limit: Option<Limit>,
+    /// The kernel's profiler, when it counts in profiled steps.
+    pub page_profiler: Option<PageProfiler>,
     emulated: Option<Arc<EmulatedTiers>>,
     temporaries: Vec<Temporaries>,
 }
@@ -96,6 +99,7 @@ impl Runtime {
             memory,
             machine,
             limit: None,
+            page_profiler: None,
             emulated,
             counters,
         })
@@ -201,8 +205,8 @@ impl Runtime {
         let guard = self.active.load();
         match guard.as_deref().filter(|active| active.tag == own.step_tag).map(|active| &active.mode) {
             Some(Mode::Profiling(recorder)) => {
-                let tier = if self.options.policy == Policy::FastOnly { Tier::FAST } else { Tier::SLOW };
-                let addr = self.memory.alloc_heap(size_bytes, align_bytes, tier)?;
+                let room_bytes = recorder.room_for(size_bytes);
+                let addr = self.memory.alloc_heap(room_bytes, align_bytes, self.profiled_tier())?;
                 recorder.born(own.kernel, own.execution, addr, size_bytes);
                 Some(addr)
             }
@@ -404,6 +408,7 @@ impl Runtime {
             swapped_out_bytes_peak: self.counters.swapped_out_bytes_peak.get(),
             major_faults: sys::swap::major_faults(),
             memory_limit_bytes: self.limit.as_ref().map(Limit::now_bytes),
+            profiler: steps.profiler.to_owned(),
             trace_error: steps.trace_error.clone(),
             message: steps.message.clone().or_else(|| self.waits_for_peak(steps.peak_bytes)),
             ..Report::from_counters(&self.counters)

@@ -6,6 +6,7 @@ use crate::limit::{self, Limit};
 use crate::memory::Memory;
 use crate::options::{self, Failure, FastBudget, OptionError, Options, SlowTier};
 use crate::placement::Placement;
+use crate::profiler::{self, PageProfiler};
 use crate::runtime::Runtime;
 use crate::tiers::emulated::EmulatedTiers;
 use crate::tiers::numa::{NumaTiers, SystemCalls};
@@ -84,10 +85,14 @@ pub fn configure(config: &[u8]) -> Result<Option<&'static Arc<Runtime>>, SetupEr
     if let Some(path) = &options.trace_path {
         writable(path)?;
     }
+    let page_profiler = choose_profiler(&options)?;
     sys::process::watch_forks();
     let failure = options.failure;
     match build(options) {
-        Ok(runtime) => Ok(Some(RUNTIME.get_or_init(|| Arc::new(runtime)))),
+        Ok(mut runtime) => {
+            runtime.page_profiler = page_profiler;
+            Ok(Some(RUNTIME.get_or_init(|| Arc::new(runtime))))
+        }
         Err(error) if failure == Failure::Strict => Err(error),
         Err(error) => {
             step_down(&error);
@@ -117,13 +122,14 @@ fn same_options(running: &Options, wanted: &Options) -> Result<(), SetupError> {
     let number = |gbps: Option<f64>| gbps.map_or_else(|| "the machine's own".to_owned(), |gbps| gbps.to_string());
     let path = |path: Option<&PathBuf>| path.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     let threads = |options: &Options| options.mover_threads.unwrap_or(0).to_string();
-    let pairs: [(&'static str, String, String); 9] = [
+    let pairs: [(&'static str, String, String); 10] = [
         ("fast", running.fast.to_string(), wanted.fast.to_string()),
         ("policy", running.policy.name().to_owned(), wanted.policy.name().to_owned()),
         ("slow", running.slow.to_string(), wanted.slow.to_string()),
         ("fast_nodes", running.fast_nodes.to_string(), wanted.fast_nodes.to_string()),
         ("migration_gbps", number(running.migration_gbps), number(wanted.migration_gbps)),
         ("warmup_steps", running.warmup_steps.to_string(), wanted.warmup_steps.to_string()),
+        ("profiler", running.profiler.to_string(), wanted.profiler.to_string()),
         ("failure", format!("{:?}", running.failure), format!("{:?}", wanted.failure)),
         // A session that does not say takes what there is.
         ("mover_threads", threads(running), threads(if wanted.mover_threads.is_some() { wanted } else { running })),
@@ -159,6 +165,16 @@ fn writable(path: &Path) -> Result<(), SetupError> {
         }
         Err(error) => Err(refused(format!("cannot be written ({error})"))),
     }
+}
+
+/// The kernel's profiler as asked for. An option that insists on it is refused where there is none, however lenient the user
+/// is with other resources: stepping down is what `auto` is for.
+fn choose_profiler(options: &Options) -> Result<Option<PageProfiler>, OptionError> {
+    PageProfiler::choose(options.profiler, profiler::open_device).map_err(|error| OptionError {
+        option: "profiler".to_owned(),
+        value: options.profiler.to_string(),
+        accepted: format!("{error}; accepted here are auto and op"),
+    })
 }
 
 fn build(mut options: Options) -> Result<Runtime, SetupError> {

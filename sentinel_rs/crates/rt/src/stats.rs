@@ -251,6 +251,7 @@ pub struct Report {
     pub layers: u64,
     pub layer_source: String,
     pub late_choice: String,
+    pub profiler: String,
     pub errors_by_errno: BTreeMap<i32, u64>,
     pub page_errors_by_errno: BTreeMap<i32, u64>,
     pub call_errors_by_errno: BTreeMap<i32, u64>,

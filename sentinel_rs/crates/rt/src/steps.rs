@@ -79,6 +79,8 @@ pub struct Steps {
     pub layer_source: Option<trace::LayerSource>,
     /// What became of late promotions under the latest managed step's plan.
     pub late_choice: &'static str,
+    /// Which profiler made the latest profile; empty before the first one.
+    pub profiler: &'static str,
     /// For `stats()`; empty before the first step.
     pub state: &'static str,
     /// Least fast bytes of the latest plan.
@@ -192,6 +194,9 @@ impl Runtime {
             }
         }
         let (graph, signature) = (running.graph, running.signature);
+        if let Mode::Profiling(recorder) = &active.mode {
+            recorder.abandon();
+        }
         self.active.store(None);
         steps.running = None;
         if let Some(bucket) = steps.bucket_mut(graph, signature) {
@@ -215,7 +220,7 @@ impl Runtime {
         let used_up = large && asked && bucket.profiles_used_up();
         let mode = if large && bucket.wants_profile(self.options.warmup_steps, asked) {
             bucket.profile_begins();
-            Some(Mode::Profiling(Box::default()))
+            Some(Mode::Profiling(Box::new(self.new_recorder())))
         } else if let Phase::Managed(managed) = &bucket.phase {
             Some(Mode::Managed(Arc::clone(managed)))
         } else {
@@ -306,13 +311,15 @@ impl Runtime {
                     self.heed_limit(&mut steps, managed, running.graph, running.signature);
                 }
             }
-            Mode::Profiling(_) if ok => {
+            Mode::Profiling(recorder) if ok => {
+                recorder.stop();
                 self.counters.steps_profiled.count();
                 steps.state = "planning";
                 drop(steps);
                 self.plan_aside(active, &running);
             }
-            Mode::Profiling(_) => {
+            Mode::Profiling(recorder) => {
+                recorder.abandon();
                 steps.state = "warmup";
                 if let Some(bucket) = steps.bucket_mut(running.graph, running.signature) {
                     bucket.profile_failed();

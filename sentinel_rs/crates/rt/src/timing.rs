@@ -89,6 +89,7 @@ mod tests {
             layer_source: LayerSource::Marked,
             ops: (0..).zip([0, 1, 0, 2]).map(op).collect(),
             buffers: vec![],
+            counts: None,
         };
         profile::fold(&trace).unwrap()
     }

@@ -61,6 +61,8 @@ pub fn reordered(trace: &StepTrace, share: f64, seed: u64) -> StepTrace {
 #[must_use]
 pub fn enlarged(trace: &StepTrace, factor: f64) -> StepTrace {
     let mut changed = trace.clone();
+    // The kernel counted pages of the buffers as they were.
+    changed.counts = None;
     for buffer in &mut changed.buffers {
         if matches!(buffer.origin, Origin::Step { .. }) {
             buffer.size_bytes = scaled(buffer.size_bytes, factor);

@@ -47,6 +47,7 @@ fn case(seed: u64, ops: u64, buffers: u64, pieces: u64) -> Case {
     let mut draws = Draws(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let mut clock = 0;
     let mut trace = StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".into(),
         step_number: 10,
         intra_op_threads: 1,

@@ -62,6 +62,7 @@ fn step(seed: u64) -> StepTrace {
         buffers.push(Buffer { size_bytes, origin, death_op, temporary: dies && birth == death, accesses });
     }
     StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".into(),
         step_number: 10,
         intra_op_threads: 1,

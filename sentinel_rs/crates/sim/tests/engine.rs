@@ -35,6 +35,7 @@ fn step(op_count: u32, buffers: &[(u64, u32, &[u32], u32)]) -> StepTrace {
         }
     };
     StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".into(),
         step_number: 10,
         intra_op_threads: 1,

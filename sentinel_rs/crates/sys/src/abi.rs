@@ -24,6 +24,8 @@ pub const MADV_WILLNEED: c_int = 3;
 pub const MADV_PAGEOUT: c_int = 21;
 /// Fault pages in as a write would, page by page. Known to Linux since 5.14.
 pub const MADV_POPULATE_WRITE: c_int = 23;
+/// Make huge pages of the range now. Known to Linux since 6.1.
+pub const MADV_COLLAPSE: c_int = 25;
 /// Number of the system call `mbind`.
 pub const SYS_MBIND: c_long = libc::SYS_mbind;
 /// Number of the system call `move_pages`.

@@ -8,10 +8,12 @@ pub mod abi;
 pub mod child;
 mod error;
 pub mod host;
+pub mod huge;
 pub mod measure;
 pub mod memory;
 pub mod numa;
 pub mod process;
+pub mod profiler;
 pub mod swap;
 pub mod topology;
 

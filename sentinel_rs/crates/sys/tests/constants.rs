@@ -19,6 +19,7 @@ fn ours() -> Vec<(&'static str, i64)> {
         ("MADV_WILLNEED", abi::MADV_WILLNEED.into()),
         ("MADV_PAGEOUT", abi::MADV_PAGEOUT.into()),
         ("MADV_POPULATE_WRITE", abi::MADV_POPULATE_WRITE.into()),
+        ("MADV_COLLAPSE", abi::MADV_COLLAPSE.into()),
         ("SYS_mbind", abi::SYS_MBIND),
         ("SYS_move_pages", abi::SYS_MOVE_PAGES),
     ]
@@ -27,12 +28,14 @@ fn ours() -> Vec<(&'static str, i64)> {
 #[test]
 fn constants_are_those_of_the_c_headers() {
     let mut source = String::from("#define _GNU_SOURCE\n");
-    for header in ["linux/mempolicy.h", "linux/version.h", "stdio.h", "sys/mman.h", "sys/syscall.h"] {
+    let own = ["linux/mempolicy.h", "linux/version.h", "stdio.h", "sys/mman.h", "asm-generic/mman-common.h"];
+    for header in own.into_iter().chain(["sys/syscall.h"]) {
         writeln!(source, "#include <{header}>").unwrap();
     }
     // Headers of Linux before 5.15 do not have it; the kernel then answers EINVAL, which callers handle.
     source.push_str("#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)\n#define MPOL_PREFERRED_MANY 5\n#endif\n");
     source.push_str("#ifndef MADV_POPULATE_WRITE\n#define MADV_POPULATE_WRITE 23\n#endif\n");
+    source.push_str("#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)\n#define MADV_COLLAPSE 25\n#endif\n");
     source.push_str("int main(void) {\n");
     for (name, _) in ours() {
         writeln!(source, "  printf(\"{name} %lld\\n\", (long long){name});").unwrap();

@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod counts;
 mod file;
 mod step;
 mod wire;
 
+pub use counts::{pages_of, CountMode, PageCount, PageCounts};
 pub use file::{from_bytes, read, to_bytes, write, Defect, TraceError};
 pub use step::{Access, Buffer, LayerSource, Op, Origin, StepTrace, Violation};
 

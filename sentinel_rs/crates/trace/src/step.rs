@@ -1,5 +1,7 @@
 //! One training step as plain data, and the rules that every well-formed step obeys.
 
+use crate::PageCounts;
+
 /// Where the layer numbers of a trace come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerSource {
@@ -26,6 +28,8 @@ pub struct StepTrace {
     pub ops: Vec<Op>,
     /// Buffers in the order in which they were first seen; a *buffer index* is an index into this.
     pub buffers: Vec<Buffer>,
+    /// Accesses per page as the kernel counted them; `None` when they are accounted per operation only.
+    pub counts: Option<PageCounts>,
 }
 
 /// One execution of one operation.
@@ -107,6 +111,7 @@ impl StepTrace {
             buffer.check(index, self.ops.len(), &mut found);
         }
         self.check_totals(&mut found);
+        self.check_counts(&mut found);
         found
     }
 

@@ -4,6 +4,7 @@
 
 use protobuf::{EnumOrUnknown, SpecialFields};
 
+use crate::counts;
 use crate::file::Defect;
 use crate::proto::sentinel as wire;
 use crate::{Access, Buffer, LayerSource, Op, Origin, StepTrace};
@@ -21,6 +22,7 @@ pub(crate) fn encode(step: &StepTrace) -> wire::StepTrace {
         }),
         ops: step.ops.iter().map(encode_op).collect(),
         buffers: step.buffers.iter().map(encode_buffer).collect(),
+        counts: step.counts.as_ref().map(counts::encode).into(),
         special_fields: SpecialFields::new(),
     }
 }
@@ -75,6 +77,7 @@ pub(crate) fn decode(message: wire::StepTrace) -> Result<StepTrace, Defect> {
             return Err(Defect::UnknownValue { field, value, accepted: "0 (INFERRED), 1 (MARKED)" });
         }
     };
+    let counts = message.counts.as_ref().map(|counts| counts::decode(counts, message.buffers.len())).transpose()?;
     let buffers = message.buffers.into_iter().enumerate().map(|(index, record)| decode_buffer(index, &record));
     Ok(StepTrace {
         tensorflow_version: message.tensorflow_version,
@@ -84,6 +87,7 @@ pub(crate) fn decode(message: wire::StepTrace) -> Result<StepTrace, Defect> {
         layer_source,
         ops: message.ops.into_iter().map(decode_op).collect(),
         buffers: buffers.collect::<Result<_, _>>()?,
+        counts,
     })
 }
 

@@ -16,6 +16,7 @@ fn small_step() -> StepTrace {
         predecessors: (0..kernel).collect(),
     };
     StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".to_owned(),
         step_number: 11,
         intra_op_threads: 2,

@@ -77,6 +77,7 @@ pub fn synthetic(buffer_count: u32, seed: u64) -> StepTrace {
         buffers.push(short_lived(index < small, &passes, &mut dice));
     }
     StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".into(),
         step_number: 10,
         intra_op_threads: 2,

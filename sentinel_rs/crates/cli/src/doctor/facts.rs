@@ -7,6 +7,7 @@ use serde::Serialize;
 use sys::host::{self, NODES};
 use sys::measure::{self, Bandwidth};
 use sys::numa::{self, PageStatus, Policy};
+use sys::profiler::{Device, Mode};
 use sys::topology::Topology;
 
 use crate::python::{self, Installed, Tried};
@@ -34,8 +35,7 @@ pub struct Facts {
     pub swap_speed: Vec<SwapSpeed>,
     pub settings: Settings,
     pub permissions: BTreeMap<&'static str, Option<String>>,
-    /// The kernel's page-access profiler is there.
-    pub kernel_profiler: bool,
+    pub kernel_profiler: KernelProfiler,
     pub python: Python,
 }
 
@@ -113,6 +113,51 @@ pub struct Settings {
     pub swap_limit_file: Option<PathBuf>,
 }
 
+/// The kernel's page-access profiler.
+#[derive(Debug, Default, Serialize)]
+pub struct KernelProfiler {
+    /// Profiled steps can be counted by it.
+    pub usable: bool,
+    pub abi_version: Option<u32>,
+    /// How a page is made to fault.
+    pub mechanism: Option<String>,
+    /// `tlb_miss`, `exact`.
+    pub modes: Vec<&'static str>,
+    /// Built into the kernel; false for the experimental module.
+    pub patched: Option<bool>,
+    pub max_pages: Option<u64>,
+    /// Why it cannot be used.
+    pub error: Option<String>,
+}
+
+impl KernelProfiler {
+    fn look(root: &Path) -> KernelProfiler {
+        match Device::open(&root.join("dev/sentinel")) {
+            Ok((_, info)) => KernelProfiler {
+                usable: info.tlb_miss,
+                abi_version: Some(info.abi_version),
+                modes: [Mode::TlbMiss, Mode::Exact].into_iter().filter(|&m| info.takes(m)).map(Mode::name).collect(),
+                mechanism: Some(info.mechanism_name),
+                patched: Some(info.patched),
+                max_pages: Some(info.max_pages),
+                error: None,
+            },
+            Err(error) => KernelProfiler { error: Some(error.to_string()), ..KernelProfiler::default() },
+        }
+    }
+
+    /// One line for people.
+    pub fn in_words(&self) -> String {
+        let (Some(abi), Some(mechanism)) = (self.abi_version, &self.mechanism) else {
+            let why = self.error.as_deref().unwrap_or("it was not looked for");
+            return format!("none; accesses are counted per operation ({why})");
+        };
+        let kind = if self.patched == Some(true) { "built in" } else { "experimental module" };
+        let modes = if self.modes.is_empty() { "no mode".to_owned() } else { self.modes.join(" and ") };
+        format!("{mechanism}, ABI {abi}, {modes}, {kind}")
+    }
+}
+
 #[derive(Debug, Default, Serialize)]
 pub struct Python {
     /// What was asked, or the names that were looked for.
@@ -140,7 +185,7 @@ pub fn gather(root: &Path, python: Option<&Path>) -> Result<Facts, sys::Error> {
         swap_areas: host::swaps(root).into_iter().map(swap_area).collect(),
         settings: settings(root),
         permissions: permissions(fast_node),
-        kernel_profiler: host::exists(root, "dev/sentinel"),
+        kernel_profiler: KernelProfiler::look(root),
         python: look_for_python(python),
         ..Facts::default()
     })

@@ -144,11 +144,7 @@ fn settings(facts: &Facts, out: &mut impl Write) -> io::Result<()> {
         Some(value) => format!("on ({value})"),
         None => "unknown".to_owned(),
     };
-    let profiler = if facts.kernel_profiler {
-        "/dev/sentinel is there"
-    } else {
-        "no /dev/sentinel; accesses are counted per operation"
-    };
+    let profiler = facts.kernel_profiler.in_words();
     let rows = [
         ("kernel", or_unknown(&facts.kernel)),
         ("transparent huge pages", or_unknown(&settings.transparent_huge_pages)),
@@ -158,7 +154,7 @@ fn settings(facts: &Facts, out: &mut impl Write) -> io::Result<()> {
         ("swap limit", limit(settings.swap_limit_bytes)),
         ("address space limit", limit(settings.address_space_limit_bytes)),
         ("system calls", calls.join(", ")),
-        ("kernel profiler", profiler.to_owned()),
+        ("kernel profiler", profiler),
     ];
     rows_of(&rows, out)
 }

@@ -21,6 +21,9 @@ use summary::Handed;
 /// The runtime's variable for the folder of statistics.
 const STATS: &str = "SENTINEL_STATS";
 
+/// What `--profiler` takes; whether this kernel has one, the runtime says itself.
+const PROFILERS: [&str; 5] = ["auto", "op", "kernel", "kernel:tlb_miss", "kernel:exact"];
+
 /// What the command line asks for, checked.
 pub struct Order {
     /// Variables for the command, over those that it inherits.
@@ -34,6 +37,7 @@ pub fn order(
     fast: Option<String>,
     slow: Option<String>,
     policy: Option<String>,
+    profiler: Option<String>,
     command: Vec<OsString>,
 ) -> Result<Order, String> {
     let mut variables = Vec::new();
@@ -51,6 +55,12 @@ pub fn order(
             return Err(format!("--policy = {policy}: no such policy; accepted are {}", names.join(", ")));
         }
         variables.push(("SENTINEL_POLICY", policy));
+    }
+    if let Some(profiler) = profiler {
+        if !PROFILERS.contains(&profiler.as_str()) {
+            return Err(format!("--profiler = {profiler}: no such profiler; accepted are {}", PROFILERS.join(", ")));
+        }
+        variables.push(("SENTINEL_PROFILER", profiler));
     }
     Ok(Order { variables, command })
 }
@@ -182,7 +192,17 @@ mod tests {
 
     fn ordered(fast: &str, slow: &str, policy: &str) -> Result<Order, String> {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        order(some(fast), some(slow), some(policy), vec!["true".into()])
+        order(some(fast), some(slow), some(policy), None, vec!["true".into()])
+    }
+
+    #[test]
+    fn the_profiler_becomes_a_variable_or_is_refused() {
+        let with = |name: &str| order(None, None, None, Some(name.to_owned()), vec!["true".into()]);
+        for name in PROFILERS {
+            assert_eq!(with(name).unwrap().variables, [("SENTINEL_PROFILER", name.to_owned())]);
+        }
+        let Err(message) = with("perf") else { panic!("perf must be refused") };
+        assert!(["--profiler = perf", "kernel:exact"].iter().all(|part| message.contains(part)), "{message}");
     }
 
     #[test]

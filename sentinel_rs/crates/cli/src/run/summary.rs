@@ -31,6 +31,7 @@ pub struct Handed {
     steps_managed: u64,
     layers: u64,
     layer_source: String,
+    profiler: String,
     panics_caught: u64,
     errors_by_errno: BTreeMap<i32, u64>,
     message: Option<String>,
@@ -67,8 +68,9 @@ fn on(one: &Handed, processes: usize) -> String {
 }
 
 fn steps(one: &Handed) -> String {
-    let counts =
-        format!("steps: {} followed a plan, of {} ({} profiled", one.steps_managed, one.steps_seen, one.steps_profiled);
+    let by = if one.profiler.is_empty() { String::new() } else { format!(" by {}", one.profiler) };
+    let (managed, seen, profiled) = (one.steps_managed, one.steps_seen, one.steps_profiled);
+    let counts = format!("steps: {managed} followed a plan, of {seen} ({profiled} profiled{by}");
     if one.steps_managed > 0 {
         format!("{counts}); {} layers, {}", one.layers, one.layer_source)
     } else {
@@ -146,6 +148,7 @@ mod tests {
             steps_managed: 28,
             layers: 60,
             layer_source: "inferred".into(),
+            profiler: "kernel:tlb_miss".into(),
             ..Handed::default()
         }
     }
@@ -154,7 +157,7 @@ mod tests {
     fn five_lines_tell_what_was_done() {
         let expected = [
             "was on: policy hpca21, fast memory 64.0 MiB, slow memory emulated:cxl",
-            "steps: 28 followed a plan, of 40 (1 profiled); 60 layers, inferred",
+            "steps: 28 followed a plan, of 40 (1 profiled by kernel:tlb_miss); 60 layers, inferred",
             "fast memory: 60.0 MiB in use at most; a step's tensors take 320.0 MiB at their peak, the plan could use 80.0 MiB",
             "moved: 1.0 GiB to fast, 2.0 GiB to slow memory; 3 promotions dropped as late, waited 1.25 s for moves",
             "placed: 98.95% of planned allocations got their place; failed system calls: none",
@@ -176,6 +179,7 @@ mod tests {
             steps_managed: 0,
             slot_hit_rate: None,
             state: "warmup".into(),
+            profiler: String::new(),
             message: Some("sentinel: not yet".into()),
             errors_by_errno: BTreeMap::from([(12, 2)]),
             panics_caught: 1,

@@ -76,6 +76,7 @@ pub fn step() -> StepTrace {
     ];
     buffers[5].temporary = true;
     StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".to_owned(),
         step_number: 10,
         intra_op_threads: 2,

@@ -22,7 +22,14 @@ fn everything_is_told_as_json() {
     let Ran { code, out, err } = sentinel(&["doctor", "--quick", "--json", "--python", &python]);
     assert_eq!((code, err.as_str()), (1, ""), "without TensorFlow there is no tiering");
     assert_eq!(out.lines().count(), 1);
-    for key in ["\"nodes\":[{\"id\":0", "\"swap_areas\":", "\"settings\":{", "\"permissions\":{", "\"ready\":false"] {
+    for key in [
+        "\"nodes\":[{\"id\":0",
+        "\"swap_areas\":",
+        "\"settings\":{",
+        "\"permissions\":{",
+        "\"kernel_profiler\":{\"usable\":",
+        "\"ready\":false",
+    ] {
         assert!(out.contains(key), "{key} is missing in {out}");
     }
     assert!(out.contains("/x/python has no TensorFlow") && out.contains("tools/dev setup"), "{out}");

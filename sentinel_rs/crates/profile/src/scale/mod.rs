@@ -162,7 +162,7 @@ impl Scaling<'_> {
 
     fn step(&self) -> Result<StepTrace, ScaleError> {
         let traffic = traffic::fitted(self.base, self.other, &self.pairs, |base, other| self.fit(base, other))?;
-        Ok(StepTrace { ops: self.ops(), buffers: self.buffers(&traffic), ..self.base.clone() })
+        Ok(StepTrace { ops: self.ops(), buffers: self.buffers(&traffic), counts: None, ..self.base.clone() })
     }
 
     /// The base's operations with fitted durations. The pauses between them stay: they are the executor's.

@@ -45,6 +45,7 @@ fn step(batch: u32) -> StepTrace {
     let norm_start = 10 + conv_ns + 5;
     let update_start = norm_start + norm_ns + 7;
     StepTrace {
+        counts: None,
         tensorflow_version: "1.13.1".into(),
         step_number: 10,
         intra_op_threads: 2,

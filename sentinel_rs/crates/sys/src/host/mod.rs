@@ -99,12 +99,6 @@ pub fn setting(root: &Path, path: &str) -> Option<String> {
     text(&root.join(path))?.split_whitespace().next().map(str::to_owned)
 }
 
-/// Whether there is such a file.
-#[must_use]
-pub fn exists(root: &Path, path: &str) -> bool {
-    root.join(path).exists()
-}
-
 /// The limit on this process's address space in bytes (`ulimit -v`); `None` when there is none.
 #[must_use]
 pub fn address_space_limit_bytes() -> Option<u64> {

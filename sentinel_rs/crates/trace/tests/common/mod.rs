@@ -12,6 +12,7 @@ pub fn step() -> impl Strategy<Value = StepTrace> {
     (head, ops).prop_flat_map(|((version, number, intra, inter, marked), ops)| {
         let ops = make_ops(ops);
         vec(buffer(u32::try_from(ops.len()).unwrap()), 0..12).prop_map(move |buffers| StepTrace {
+            counts: None,
             tensorflow_version: version.clone(),
             step_number: number,
             intra_op_threads: intra,
@@ -86,6 +87,7 @@ pub fn wild_step() -> impl Strategy<Value = StepTrace> {
             accesses,
         });
     (vec(op, 0..6), vec(buffer, 0..6)).prop_map(|(ops, buffers)| StepTrace {
+        counts: None,
         tensorflow_version: String::new(),
         step_number: 0,
         intra_op_threads: 0,

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Helpers of the tests and of the fuzzer; see guest.h. */
+#include <stdarg.h>
+
+#include "guest.h"
+
+struct sentinel_info info;
+int failures;
+static int number;
+
+void check(bool good, const char *format, ...)
+{
+	va_list list;
+
+	printf("%sok %d - ", good ? "" : "not ", ++number);
+	va_start(list, format);
+	vprintf(format, list);
+	va_end(list);
+	printf("\n");
+	failures += !good;
+}
+
+void skip(const char *what, const char *why)
+{
+	printf("ok %d - %s # SKIP %s\n", ++number, what, why);
+}
+
+int done_testing(void)
+{
+	printf("1..%d\n", number);
+	return failures ? 1 : 0;
+}
+
+void must(bool good, const char *what)
+{
+	if (good)
+		return;
+	printf("Bail out! %s: %s\n", what, strerror(errno));
+	exit(2);
+}
+
+char *new_pages(size_t pages)
+{
+	char *start = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must(start != MAP_FAILED, "mmap");
+	must(!madvise(start, pages * PAGE, MADV_NOHUGEPAGE), "madvise");
+	return start;
+}
+
+int profile(void *start, size_t pages)
+{
+	struct sentinel_range range = { (uintptr_t)start, pages * PAGE };
+	int fd = open("/dev/sentinel", O_RDWR | O_CLOEXEC);
+
+	must(fd >= 0, "open /dev/sentinel");
+	must(!ioctl(fd, SENTINEL_IOC_ADD_RANGE, &range), "ADD_RANGE");
+	return fd;
+}
+
+void start(int fd, uint32_t mode)
+{
+	struct sentinel_start start = { .mode = mode };
+
+	must(!ioctl(fd, SENTINEL_IOC_START, &start), "START");
+}
+
+void stop(int fd)
+{
+	must(!ioctl(fd, SENTINEL_IOC_STOP), "STOP");
+}
+
+void reset(int fd)
+{
+	struct sentinel_reset reset = { 0 };
+
+	must(!ioctl(fd, SENTINEL_IOC_RESET, &reset), "RESET");
+}
+
+struct sentinel_count sum_of(int fd, void *start, size_t pages)
+{
+	struct sentinel_count *counts = calloc(pages, sizeof(*counts)), sum = { 0 };
+	struct sentinel_read read = {
+		(uintptr_t)start, pages, (uintptr_t)counts, 0,
+	};
+
+	must(!ioctl(fd, SENTINEL_IOC_READ, &read), "READ");
+	for (size_t i = 0; i < pages; i++) {
+		sum.reads += counts[i].reads;
+		sum.writes += counts[i].writes;
+	}
+	free(counts);
+	return sum;
+}
+
+struct sentinel_count count_of(int fd, void *page)
+{
+	return sum_of(fd, page, 1);
+}
+
+struct sentinel_status status_of(int fd)
+{
+	struct sentinel_status status;
+
+	must(!ioctl(fd, SENTINEL_IOC_STATUS, &status), "STATUS");
+	return status;
+}
+
+void read_pages(char *start, size_t pages, int rounds)
+{
+	for (int round = 0; round < rounds; round++)
+		for (size_t i = 0; i < pages; i++)
+			(void)*(volatile char *)(start + i * PAGE + 8 * (round % 512));
+}
+
+void write_pages(char *start, size_t pages, int rounds)
+{
+	for (int round = 0; round < rounds; round++)
+		for (size_t i = 0; i < pages; i++)
+			*(volatile char *)(start + i * PAGE + 8 * (round % 512)) = round;
+}

@@ -1,0 +1,77 @@
+"""The kernel page-access profiler: its pure logic under the sanitizers, how guests are judged, and a guest itself."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILER = ROOT / "linux-4.9-profiler"
+GOOD = "ok 1 - a\nok 2 - b\n1..2\nheld sessions 0\nheld pages 0\n"
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    folder = str(ROOT / "tools/devtool")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    path = ROOT / "tools/devtool/kernels.py"
+    spec = importlib.util.spec_from_file_location(path.stem, str(path))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pure_logic_under_the_sanitizers(tmp_path):
+    program = tmp_path / "regions_test"
+    command = ["gcc", "-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror"]
+    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command += ["-I", PROFILER / "core", "-I", PROFILER / "include/uapi", "-o", program]
+    command += [PROFILER / "tests/regions_test.c", PROFILER / "core/sentinel_regions.c"]
+    subprocess.run([str(part) for part in command], check=True)
+    done = subprocess.run([str(program)], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and "not ok" not in done.stdout, done.stdout
+
+
+def test_a_good_guest_is_good(kernels):
+    assert kernels.judge(GOOD, "", 0, False) == (0, 0, 0, [])
+
+
+@pytest.mark.parametrize(
+    "out, console",
+    [
+        (GOOD.replace("ok 2", "not ok 2"), ""),
+        (GOOD.replace("1..2", ""), ""),
+        (GOOD.replace("ok 2 - b\n", ""), ""),
+        (GOOD.replace("sessions 0", "sessions 1"), ""),
+        (GOOD.replace("held pages 0\n", ""), ""),
+        (GOOD, "[   1.0] BUG: Bad page map in process x"),
+        (GOOD + "[   1.0] WARNING: possible circular locking dependency", ""),
+    ],
+)
+def test_what_is_wrong_with_a_guest_is_seen(kernels, out, console):
+    assert kernels.judge(out, console, 0, False)[3]
+
+
+def test_fuzzers_must_have_run_and_seen_nothing_of_others(kernels):
+    fuzzed = "fuzzed 500 foreign 0\nfuzzed 600 foreign 0\n"
+    assert kernels.judge(GOOD + fuzzed, "", 0, True) == (0, 1100, 0, [])
+    assert kernels.judge(GOOD, "", 0, True)[3]
+    assert kernels.judge(GOOD + fuzzed.replace("foreign 0", "foreign 3"), "", 0, True)[3]
+
+
+@pytest.mark.skipif(
+    shutil.which("apt-get") is None, reason="the guest is made of Debian's packages"
+)
+def test_guest():
+    done = subprocess.run(
+        [str(ROOT / "tools/dev"), "qemu", "kernel"], stdout=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["guest_tests_failed"] == 0 and result["kernel_reports"] == 0
+    assert result["ioctls_fuzzed"] >= 20000

@@ -1,0 +1,225 @@
+"""`tools/dev qemu kernel`: builds kernels with the page-access profiler, boots them and runs its tests.
+
+What is built lies in the cache under a key of patches, core and configuration; without the cache it is built anew.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import venvs
+from util import ROOT, Stop, file_digest, key_of, need_programs, run_logged, say
+
+PROFILER = ROOT / "linux-4.9-profiler"
+HARNESS = PROFILER / "qemu"
+PROGRAMS = ("gcc", "make", "bc", "bison", "flex", "patch", "qemu-system-x86_64")
+# What the kernel writes when something is wrong with it.
+REPORT = re.compile(
+    r"BUG:|WARNING:|Bad page|KASAN|Oops|general protection|unreferenced object|"
+    r"possible (circular|recursive)|inconsistent lock state|rcu.*stall|hung task|Kernel panic"
+)
+FUZZED = re.compile(r"^fuzzed (\d+) foreign (\d+)$", re.MULTILINE)
+HELD = re.compile(r"^held (\w+) (\d+)$", re.MULTILINE)
+FAILED = re.compile(r"^(not ok .*|Bail out!.*)$", re.MULTILINE)
+TENSORFLOW_KEYS = ("rank_correlation", "profiled_step_ratio", "losses_identical_to_stock")
+# (name, processor, with self-checks, calls of each fuzzer, limit of the stress tests, groups of tests)
+SHORT = (
+    ("6.1", "max", False, 10000, 300, ()),
+    ("6.1", "max,phys-bits=52", False, 0, 300, ("exact", "memory", "processes")),
+)
+FULL = (
+    ("6.1", "max", False, 500000, 10000, ()),
+    ("6.1", "max,phys-bits=52", False, 50000, 1000, ()),
+    ("6.1", "max", True, 20000, 500, ()),
+)
+FULL_49 = (("4.9", "max", False, 50000, 10000, ()), ("4.9", "max,phys-bits=52", False, 0, 1000, ()))
+
+
+def run(arguments):
+    """Builds, boots and tests; prints one JSON object last. Returns 0 when everything is as promised."""
+    if arguments not in ([], ["--full"]):
+        raise Stop("qemu kernel takes only --full, but got: %s" % " ".join(arguments))
+    need_programs(*PROGRAMS)
+    full = bool(arguments)
+    plan = list(FULL if full else SHORT)
+    if os.environ.get("LINUX49_SRC"):
+        plan += FULL_49 if full else FULL_49[:1]
+    else:
+        print("skipped: LINUX49_SRC not set", flush=True)
+    result = {"guest_tests_failed": 0, "ioctls_fuzzed": 0, "kernel_reports": 0}
+    faults = []
+    for version, cpu, debug, calls, stress, groups in plan:
+        image = build(version, debug)
+        _test(image, (version, cpu, debug), (calls, stress, groups), result, faults)
+    if full:
+        faults += _tensorflow(result, build("6.1", False))
+    for fault in faults:
+        say("not as promised: " + fault)
+    print(json.dumps(result), flush=True)
+    return 1 if faults else 0
+
+
+def _tensorflow(result, image):
+    """Adds the figures of TensorFlow in the guest. Returns what is wrong with them."""
+    try:
+        from kernel_tensorflow import tensorflow_figures
+    except ImportError:
+        return ["%s are missing: there is no kernel_tensorflow.py" % ", ".join(TENSORFLOW_KEYS)]
+    figures, faults = tensorflow_figures(image)
+    result.update(figures)
+    missing = [key for key in TENSORFLOW_KEYS if key not in figures]
+    return faults + (["%s are missing" % ", ".join(missing)] if missing else [])
+
+
+def _test(image, what, amount, result, faults):
+    """Boots one kernel and adds what its tests say to `result` and `faults`."""
+    version, cpu, debug = what
+    calls, stress, groups = amount
+    name = "%s on %s%s" % (version, cpu, " with self-checks" if debug else "")
+    say("testing Linux " + name)
+    with tempfile.TemporaryDirectory(prefix="sentinel-kernel-") as job:
+        run_logged("guest-tests", ["make", "-C", PROFILER / "tests", "OUT=" + job])
+        command = [PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
+        status = guest(image, cpu, job, command, {"SENTINEL_STRESS": stress})
+        out = (Path(job) / "out").read_text(errors="replace")
+        console = (Path(job) / "console").read_text(errors="replace")
+    log = ROOT / "build" / "logs" / ("kernel-%s.log" % re.sub(r"\W+", "-", name))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(out + console)
+    failed, fuzzed, reports, complaints = judge(out, console, status, bool(calls))
+    result["guest_tests_failed"] += failed
+    result["ioctls_fuzzed"] += fuzzed
+    result["kernel_reports"] += reports
+    faults += ["%s: %s (see %s)" % (name, text, log.relative_to(ROOT)) for text in complaints]
+
+
+def judge(out, console, status, fuzz):
+    """Reads what a guest has printed.
+
+    Args:
+      out: Output of the tests, the fuzzers and dmesg.
+      console: What came over the serial line.
+      status: Exit status of the guest's command.
+      fuzz: True when fuzzers were to run.
+
+    Returns:
+      Failed tests, calls that were fuzzed, reports of the kernel, and a list of what is not as promised.
+    """
+    failed = FAILED.findall(out)
+    faults = list(failed)
+    passed = len(re.findall(r"^ok ", out, re.MULTILINE))
+    plan = re.search(r"^1\.\.(\d+)$", out, re.MULTILINE)
+    if plan is None or int(plan.group(1)) != passed + sum(f.startswith("not") for f in failed):
+        faults.append("the tests did not run to their end")
+    fuzzers = FUZZED.findall(out)
+    if fuzz and (len(fuzzers) != 2 or any(foreign != "0" for _, foreign in fuzzers)):
+        faults.append("the fuzzers say %s" % (fuzzers or "nothing"))
+    held = dict(HELD.findall(out))
+    if held != {"sessions": "0", "pages": "0"}:
+        faults.append("the kernel still holds %s" % (held or "what it does not say"))
+    # What dmesg has may be on the console too.
+    reports = {
+        line.split("] ", 1)[-1] for line in (out + console).splitlines() if REPORT.search(line)
+    }
+    faults += sorted(reports)
+    if status and not faults:
+        faults.append("the guest's command ended with status %d" % status)
+    failures = len(failed) + (1 if faults and not failed and not reports else 0)
+    return failures, sum(int(calls) for calls, _ in fuzzers), len(reports), faults
+
+
+def guest(image, cpu, job, command, env):
+    """Runs a command in a guest with this kernel and processor; `job` gets its output. Returns the status."""
+    whole = [sys.executable, HARNESS / "guest.py", "--cache", venvs.cache_home() / "qemu"]
+    whole += ["--kernel", image, "--cpu", cpu, "--job", job, "--seconds", 7200, "--"]
+    whole += ["env"] + ["%s=%s" % pair for pair in env.items()] + list(command)
+    return subprocess.call([str(part) for part in whole], cwd=str(ROOT), stdout=subprocess.DEVNULL)
+
+
+def build(version, debug):
+    """Builds a kernel, or finds it in the cache.
+
+    Args:
+      version: "6.1", from Debian's source package, or "4.9", from LINUX49_SRC.
+      debug: True for a kernel that checks its locks and memory.
+
+    Returns:
+      Path of the kernel's image.
+    """
+    names = ["common", version] + (["debug"] if debug else [])
+    fragment = "".join((HARNESS / "config" / name).read_text() for name in names)
+    source, source_key = _source(version)
+    key = key_of(source_key, fragment)[:16]
+    kernels = venvs.cache_home() / "kernels"
+    image = kernels / ("linux-%s%s-%s" % (version, "-debug" if debug else "", key))
+    if image.is_file():
+        return image
+    tree = _patched_tree(version, source, source_key)
+    out = kernels / ("build-%s%s" % (version, "-debug" if debug else ""))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "fragment").write_text(fragment)
+    say(
+        "building Linux %s%s, which takes minutes" % (version, " with self-checks" if debug else "")
+    )
+    make = ["nice", "-n", "10", "make", "-C", tree, "O=%s" % out, "-j%d" % min(2, os.cpu_count())]
+    run_logged("kernel-config", make + ["KCONFIG_ALLCONFIG=%s" % (out / "fragment"), "allnoconfig"])
+    _check_config((out / ".config").read_text(), fragment)
+    run_logged("kernel-build", make + ["bzImage"])
+    shutil.copyfile(str(out / "arch/x86/boot/bzImage"), str(image) + ".new")
+    os.replace(str(image) + ".new", str(image))
+    return image
+
+
+def _check_config(config, fragment):
+    """Stops when a line of the fragment did not survive: its symbol depends on something that is missing."""
+    have = set(config.splitlines())
+    for line in fragment.splitlines():
+        off = re.match(r"# (CONFIG_\w+) is not set$", line)
+        if off and any(text.startswith(off.group(1) + "=") for text in have):
+            raise Stop("the kernel's configuration has %s on" % off.group(1))
+        if line.startswith("CONFIG_") and line not in have:
+            raise Stop("the kernel's configuration lost the line %s" % line)
+
+
+def _source(version):
+    """The kernel's source, a tree or an archive, and a key of it and of all that is put into it."""
+    ours = sorted((PROFILER / "core").glob("*")) + sorted(
+        (PROFILER / "patches" / version).glob("*")
+    )
+    ours += [PROFILER / "apply.sh", PROFILER / "include/uapi/sentinel.h"]
+    if version == "4.9":
+        source = Path(os.environ["LINUX49_SRC"]).resolve()
+        if not (source / "Makefile").is_file():
+            raise Stop("LINUX49_SRC is '%s', which is no kernel source tree" % source)
+        return source, key_of(str(source), source / "Makefile", *ours)
+    package = ["unpack", "linux-source-6.1"]
+    command = [sys.executable, HARNESS / "kernel.py", *package, venvs.cache_home() / "qemu"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise Stop(done.stderr.strip().splitlines()[-1])
+    archive = Path(done.stdout.strip()) / "usr/src/linux-source-6.1.tar.xz"
+    return archive, key_of(file_digest(archive), *ours)
+
+
+def _patched_tree(version, source, key):
+    """A tree of sources with the profiler in it. It keeps its place, so that make builds only what has changed."""
+    patches = key_of(str(source), *sorted((PROFILER / "patches" / version).glob("*")))
+    kernels = venvs.cache_home() / "kernels"
+    tree = kernels / ("source-%s-%s" % (version, patches[:16]))
+    if not (tree / "Makefile").is_file():
+        for old in kernels.glob("source-%s-*" % version):
+            shutil.rmtree(str(old))
+        say("unpacking Linux %s" % version)
+        tree.mkdir(parents=True)
+        if source.is_dir():
+            run_logged("kernel-copy", ["cp", "-a", "%s/." % source, tree])
+            run_logged("kernel-clean", ["make", "-C", tree, "mrproper"])
+        else:
+            run_logged("kernel-unpack", ["tar", "-xf", source, "-C", tree, "--strip-components=1"])
+    run_logged("kernel-apply", ["sh", PROFILER / "apply.sh", tree])
+    return tree
