@@ -89,7 +89,7 @@ def test_what_cannot_be_a_guest_is_named(guest, tmp_path, monkeypatch):
     with pytest.raises(guest.GuestError, match="apt-get install qemu-system-x86"):
         guest.run(["true"], tmp_path, tmp_path)
     monkeypatch.setattr(guest.shutil, "which", lambda name: "/usr/bin/" + name)
-    monkeypatch.setattr(guest, "boot_files", lambda cache: (Path("/k"), Path("/i")))
+    monkeypatch.setattr(guest, "boot_files", lambda *_: (Path("/k"), Path("/i")))
     bad = tmp_path / "a folder"
     bad.mkdir()
     with pytest.raises(guest.GuestError, match="a blank or a comma"):
