@@ -60,9 +60,13 @@ fn a_step_of_more_bytes_than_a_plan_can_hold_is_refused() {
         assert_eq!(error, FoldError::TooLarge { buffer: 2, size_bytes });
         assert!(error.to_string().starts_with(&format!("buffers[2].size_bytes = {size_bytes}: ")), "{error}");
     }
-    trace.buffers.truncate(1);
-    trace.buffers[0].accesses = vec![Access { op: 0, write: false, bytes: TOUCHED_BYTES_MAX + 1 }];
-    assert_eq!(fold(&trace), Err(FoldError::TouchesTooMuch { buffer: 0 }));
+    trace.buffers.truncate(2);
+    let all = Access { op: 0, write: false, bytes: STEP_BYTES_MAX };
+    let most = usize::try_from(TOUCHED_BYTES_MAX / STEP_BYTES_MAX).unwrap();
+    trace.buffers[1].accesses = vec![all; most];
+    assert!(fold(&trace).is_ok());
+    trace.buffers[1].accesses.push(all);
+    assert_eq!(fold(&trace), Err(FoldError::TouchesTooMuch { buffer: 1 }));
 }
 
 #[test]
