@@ -3,7 +3,7 @@
 use crate::hpca21::pool::Pool;
 use crate::hpca21::units::{coallocate, Coallocation, Span};
 use crate::{Interval, Place, Plan, PlanError, PoolRule, Slot, Unit};
-use profile::{Class, Profile};
+use profile::{live_bytes, Class, LayerFacts, Profile};
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// The part of the budget that allocations without a planned address may take is at most the budget divided by this.
@@ -98,13 +98,31 @@ impl Layout {
 /// What allocations without a planned address would like to have: the profiled peak and a tenth more, because the number
 /// of blocks of a scratch kernel varies from step to step; what outlives the step; persistent buffers below a page.
 fn unplanned_want(profile: &Profile) -> u64 {
+    profile.unplanned_peak_bytes + profile.unplanned_peak_bytes / 10 + staying_bytes(profile)
+}
+
+/// Bytes without a planned address that are there all the time.
+fn staying_bytes(profile: &Profile) -> u64 {
     let stays = |class: Class, size_bytes: u64| match class {
         Class::Escaping => true,
         Class::Persistent => size_bytes < PAGE_BYTES,
         _ => false,
     };
-    let staying: u64 = profile.buffers.iter().filter(|b| stays(b.class, b.size_bytes)).map(|b| b.size_bytes).sum();
-    profile.unplanned_peak_bytes + profile.unplanned_peak_bytes / 10 + staying
+    profile.buffers.iter().filter(|b| stays(b.class, b.size_bytes)).map(|b| b.size_bytes).sum()
+}
+
+/// By layer, what of the budget is left to allocations without a planned address: the most that is alive of them at an op of
+/// the layer and a tenth more, and what outlives the step.
+pub(crate) fn unplanned_by_layer(profile: &Profile, fast_budget_bytes: u64) -> Vec<u64> {
+    let alive = live_bytes(profile.ops.len(), &profile.buffers, |facts| facts.class == Class::Scratch);
+    let staying = staying_bytes(profile);
+    let most_bytes = fast_budget_bytes / UNPLANNED_SHARE;
+    let of_layer = |layer: &LayerFacts| {
+        let ops = &alive[layer.first_op as usize..=layer.last_op as usize];
+        let most_alive = ops.iter().copied().max().unwrap_or(0);
+        (most_alive + most_alive / 10 + staying).min(most_bytes)
+    };
+    profile.layers.iter().map(of_layer).collect()
 }
 
 /// One slot per buffer that has a key, sorted by key. `places` says where, by buffer index; what has no place there goes

@@ -19,12 +19,37 @@ pub enum FoldError {
         /// The first of them, with its place.
         first: String,
     },
+    /// The buffers up to this one are more than a step can be.
+    #[error(
+        "buffers[{buffer}].size_bytes = {size_bytes}: with it the step's buffers take more than {} bytes in all",
+        STEP_BYTES_MAX
+    )]
+    TooLarge {
+        /// Index of the buffer.
+        buffer: usize,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The accesses up to this buffer's are more than can be counted exactly.
+    #[error("buffers[{buffer}].accesses: with them the step touches more than {} bytes in all", TOUCHED_BYTES_MAX)]
+    TouchesTooMuch {
+        /// Index of the buffer.
+        buffer: usize,
+    },
 }
+
+/// Most bytes of all buffers of a step, alive together or not, without memory that Sentinel does not own: 16 TiB. A plan may give each
+/// of them addresses of its own, and keeps a record per page of them.
+pub const STEP_BYTES_MAX: u64 = 1 << 44;
+
+/// Most bytes that the accesses of a step may add up to: what a double counts exactly.
+pub const TOUCHED_BYTES_MAX: u64 = 1 << 53;
 
 /// Facts of a step.
 ///
 /// # Errors
-/// When the trace has no op, breaks a rule of [`StepTrace::violations`], or names two allocations alike.
+/// When the trace has no op, breaks a rule of [`StepTrace::violations`], names two allocations alike, or is of more bytes than
+/// [`STEP_BYTES_MAX`] and [`TOUCHED_BYTES_MAX`] allow.
 pub fn fold(trace: &StepTrace) -> Result<Profile, FoldError> {
     if trace.ops.is_empty() {
         return Err(FoldError::Empty);
@@ -33,6 +58,7 @@ pub fn fold(trace: &StepTrace) -> Result<Profile, FoldError> {
     if let Some(first) = violations.first() {
         return Err(FoldError::Malformed { count: violations.len(), first: first.0.clone() });
     }
+    check_sums(&trace.buffers)?;
     let ops = fold_ops(trace);
     let scratch_kernels = scratch_kernels(trace);
     let keys = slot_keys(trace, &scratch_kernels)?;
@@ -50,6 +76,24 @@ pub fn fold(trace: &StepTrace) -> Result<Profile, FoldError> {
         ops,
         buffers,
     })
+}
+
+/// Refuses sums that would not be exact, or that nothing can be planned for.
+fn check_sums(buffers: &[Buffer]) -> Result<(), FoldError> {
+    let (mut size_sum, mut touched_sum) = (0_u64, 0_u64);
+    for (index, buffer) in buffers.iter().enumerate() {
+        if buffer.origin != Origin::External {
+            size_sum = size_sum.saturating_add(buffer.size_bytes);
+        }
+        if size_sum > STEP_BYTES_MAX {
+            return Err(FoldError::TooLarge { buffer: index, size_bytes: buffer.size_bytes });
+        }
+        touched_sum = buffer.accesses.iter().fold(touched_sum, |sum, access| sum.saturating_add(access.bytes));
+        if touched_sum > TOUCHED_BYTES_MAX {
+            return Err(FoldError::TouchesTooMuch { buffer: index });
+        }
+    }
+    Ok(())
 }
 
 /// An index as the 32-bit number that traces use; traces with more ops or buffers cannot be written.
@@ -194,9 +238,9 @@ fn uses_of(buffer: &Buffer) -> Vec<BufferUse> {
     uses
 }
 
-/// Largest sum at any of `op_count` ops of the sizes of the live buffers that `counts` picks.
+/// By op, the sum of the sizes of the live buffers that `counts` picks.
 #[must_use]
-pub fn peak_bytes(op_count: usize, buffers: &[BufferFacts], counts: impl Fn(&BufferFacts) -> bool) -> u64 {
+pub fn live_bytes(op_count: usize, buffers: &[BufferFacts], counts: impl Fn(&BufferFacts) -> bool) -> Vec<u64> {
     let mut born = vec![0; op_count + 1];
     let mut died = vec![0; op_count + 1];
     for buffer in buffers.iter().filter(|&buffer| counts(buffer)) {
@@ -204,10 +248,15 @@ pub fn peak_bytes(op_count: usize, buffers: &[BufferFacts], counts: impl Fn(&Buf
         died[buffer.death_op as usize + 1] += buffer.size_bytes;
     }
     let mut live = 0;
-    let mut peak = 0;
-    for (born, died) in born.into_iter().zip(died) {
+    let after = |(born, died): (u64, u64)| {
         live = live + born - died;
-        peak = peak.max(live);
-    }
-    peak
+        live
+    };
+    born.into_iter().zip(died).take(op_count).map(after).collect()
+}
+
+/// Largest sum at any of `op_count` ops of the sizes of the live buffers that `counts` picks.
+#[must_use]
+pub fn peak_bytes(op_count: usize, buffers: &[BufferFacts], counts: impl Fn(&BufferFacts) -> bool) -> u64 {
+    live_bytes(op_count, buffers, counts).into_iter().max().unwrap_or(0)
 }

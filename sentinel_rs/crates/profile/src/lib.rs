@@ -11,7 +11,7 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
-pub use fold::{fold, peak_bytes, FoldError};
+pub use fold::{fold, live_bytes, peak_bytes, FoldError, STEP_BYTES_MAX, TOUCHED_BYTES_MAX};
 pub use layers::infer_layers;
 pub use scale::{scale, Recorded, ScaleError};
 

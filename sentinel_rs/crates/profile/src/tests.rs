@@ -1,6 +1,9 @@
 //! The fold on hand-made traces, and what every fold of a random trace keeps.
 
-use crate::{fold, infer_layers, Class, FoldError, SlotKey, SCRATCH_MAX_BYTES, SCRATCH_MIN_COUNT};
+use crate::{
+    fold, infer_layers, Class, FoldError, SlotKey, SCRATCH_MAX_BYTES, SCRATCH_MIN_COUNT, STEP_BYTES_MAX,
+    TOUCHED_BYTES_MAX,
+};
 use proptest::prelude::*;
 use trace::{Access, Buffer, LayerSource, Op, Origin, StepTrace, SLOT_MIN_BYTES};
 
@@ -43,6 +46,27 @@ fn layers_are_compacted_and_timed() {
     assert_eq!(layers, [(0, 1, 20), (2, 2, 10), (3, 3, 10)]);
     assert_eq!(profile.ops.iter().map(|op| op.layer).collect::<Vec<_>>(), [0, 0, 1, 2]);
     assert_eq!(profile.inter_op_threads, 2);
+}
+
+#[test]
+fn a_step_of_more_bytes_than_a_plan_can_hold_is_refused() {
+    let mut trace = four_ops();
+    trace.buffers = vec![old(Origin::External, 1 << 40), old(Origin::Persistent, STEP_BYTES_MAX)];
+    assert!(fold(&trace).is_ok());
+    for size_bytes in [1, 1 << 62] {
+        trace.buffers.truncate(2);
+        trace.buffers.push(born(0, 0, size_bytes, Some(1)));
+        let error = fold(&trace).unwrap_err();
+        assert_eq!(error, FoldError::TooLarge { buffer: 2, size_bytes });
+        assert!(error.to_string().starts_with(&format!("buffers[2].size_bytes = {size_bytes}: ")), "{error}");
+    }
+    trace.buffers.truncate(2);
+    let all = Access { op: 0, write: false, bytes: STEP_BYTES_MAX };
+    let most = usize::try_from(TOUCHED_BYTES_MAX / STEP_BYTES_MAX).unwrap();
+    trace.buffers[1].accesses = vec![all; most];
+    assert!(fold(&trace).is_ok());
+    trace.buffers[1].accesses.push(all);
+    assert_eq!(fold(&trace), Err(FoldError::TouchesTooMuch { buffer: 1 }));
 }
 
 #[test]

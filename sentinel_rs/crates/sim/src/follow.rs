@@ -25,8 +25,6 @@ pub struct Follower {
     /// By buffer: its pieces.
     pieces: Vec<std::ops::Range<u32>>,
     states: Vec<State>,
-    pool_now_bytes: u64,
-    pooled_live_bytes: u64,
     /// The op whose moves are issued already.
     issued: Option<u64>,
     /// Newborns of this op that wait for room.
@@ -43,13 +41,13 @@ impl Follower {
         let pieces = piece_ranges(workload, &schedule)?;
         check_moves(workload, &schedule)?;
         let states = vec![State { tier: None, life: 0, moving_to: None }; schedule.pieces.len()];
-        Ok(Follower { schedule, pieces, states, pool_now_bytes: 0, pooled_live_bytes: 0, issued: None, unborn: vec![] })
+        Ok(Follower { schedule, pieces, states, issued: None, unborn: vec![] })
     }
 
-    /// Sizes the pool, gives persistent pieces their first place, queues this op's moves.
-    fn begin_op(&mut self, world: &mut World) -> Result<(), SimError> {
+    /// Notes what is born, persistent pieces at the very first op, and queues this op's moves.
+    fn begin_op(&mut self, world: &mut World) {
         if self.issued == Some(world.now()) {
-            return Ok(());
+            return;
         }
         self.issued = Some(world.now());
         let newborn: Vec<u32> = if world.now() == 0 {
@@ -58,7 +56,6 @@ impl Follower {
             world.workload.ops[world.op as usize].births.clone()
         };
         self.unborn = newborn.iter().flat_map(|&buffer| self.pieces[buffer as usize].clone()).collect();
-        self.shrink_pool(world)?;
         let first = self.schedule.moves.partition_point(|m| m.issue_op < world.op);
         for index in first..self.schedule.moves.len() {
             let PieceMove { piece, to, issue_op, due_op } = self.schedule.moves[index];
@@ -75,43 +72,14 @@ impl Follower {
                 world.issue(Job { thing: piece, life: state.life, len_bytes, from, to, due });
             }
         }
-        Ok(())
-    }
-
-    fn pool_wanted(&self, world: &World) -> u64 {
-        let planned = self.schedule.pool_bytes.get(world.op as usize).copied().unwrap_or(0);
-        planned.max(self.pooled_live_bytes)
-    }
-
-    fn shrink_pool(&mut self, world: &mut World) -> Result<(), SimError> {
-        let wanted = self.pool_wanted(world);
-        if wanted < self.pool_now_bytes {
-            world.drain(Tier::FAST, self.pool_now_bytes - wanted)?;
-            self.pool_now_bytes = wanted;
-        }
-        Ok(())
-    }
-
-    /// Grows the pool as far as there is room; true when it is as large as the schedule says.
-    fn grow_pool(&mut self, world: &mut World) -> Result<bool, SimError> {
-        let wanted = self.pool_wanted(world);
-        let more = wanted.saturating_sub(self.pool_now_bytes).min(world.room(Tier::FAST));
-        world.fill(Tier::FAST, more)?;
-        self.pool_now_bytes += more;
-        Ok(self.pool_now_bytes >= wanted)
     }
 
     /// Places the newborn that have room; true when none is left.
     fn bear(&mut self, world: &mut World, last_call: bool) -> Result<bool, SimError> {
-        let pool_ready = self.grow_pool(world)?;
         let mut waiting = Vec::new();
         for piece in std::mem::take(&mut self.unborn) {
             let planned = self.schedule.pieces[piece as usize];
-            let fits = if planned.pooled {
-                self.pooled_live_bytes + planned.len_bytes <= self.pool_now_bytes
-            } else {
-                planned.len_bytes <= world.room(planned.birth_tier)
-            };
+            let fits = planned.len_bytes <= world.room(planned.birth_tier);
             let may_wait = self.schedule.wait_for_room && !last_call && world.pending(false).next().is_some();
             if !fits && may_wait {
                 waiting.push(piece);
@@ -123,29 +91,17 @@ impl Follower {
             }
             let state = &mut self.states[piece as usize];
             *state = State { tier: Some(tier), life: state.life + 1, moving_to: None };
-            if planned.pooled && fits {
-                self.pooled_live_bytes += planned.len_bytes;
-            } else {
-                world.fill(tier, planned.len_bytes)?;
-            }
+            world.fill(tier, planned.len_bytes)?;
         }
         self.unborn = waiting;
-        Ok(self.unborn.is_empty() && (pool_ready || !self.schedule.wait_for_room || last_call))
-    }
-
-    fn in_pool(&self, piece: u32) -> bool {
-        self.schedule.pieces[piece as usize].pooled && self.states[piece as usize].tier == Some(Tier::FAST)
+        Ok(self.unborn.is_empty())
     }
 
     fn die(&mut self, world: &mut World, piece: u32) -> Result<(), SimError> {
         let len_bytes = self.schedule.pieces[piece as usize].len_bytes;
         let State { tier, life, moving_to } = self.states[piece as usize];
         let Some(tier) = tier else { return Ok(()) };
-        if self.in_pool(piece) {
-            self.pooled_live_bytes -= len_bytes;
-        } else {
-            world.drain(tier, len_bytes)?;
-        }
+        world.drain(tier, len_bytes)?;
         if let Some(to) = moving_to {
             world.cancel(|job| job.thing == piece && job.life == life);
             world.drain(to, len_bytes)?;
@@ -157,7 +113,7 @@ impl Follower {
 
 impl Policy for Follower {
     fn before_op(&mut self, world: &mut World, last_call: bool) -> Result<Ready, SimError> {
-        self.begin_op(world)?;
+        self.begin_op(world);
         let born = self.bear(world, last_call)?;
         let now = world.now();
         let late = self.schedule.wait_for_promotions && !last_call && world.pending(true).any(|job| job.due <= now);
@@ -237,11 +193,6 @@ fn piece_ranges(workload: &crate::Workload, schedule: &Schedule) -> Result<Vec<s
                 piece.buffer
             )));
         }
-        let in_pool =
-            piece.pooled && (schedule.pool_bytes.len() != workload.ops.len() || piece.birth_tier != Tier::FAST);
-        if in_pool {
-            return Err(SimError::Malformed(format!("pieces[{index}] is pooled, but there is no pool for it")));
-        }
         *range = if range.start == range.end { index..index + 1 } else { range.start..index + 1 };
         sums[piece.buffer as usize] += piece.len_bytes;
     }
@@ -260,8 +211,7 @@ fn check_moves(workload: &crate::Workload, schedule: &Schedule) -> Result<(), Si
         let known = (step.piece as usize) < schedule.pieces.len()
             && (step.issue_op as usize) < ops
             && (step.due_op as usize) < ops
-            && (index == 0 || schedule.moves[index - 1].issue_op <= step.issue_op)
-            && !schedule.pieces[step.piece as usize].pooled;
+            && (index == 0 || schedule.moves[index - 1].issue_op <= step.issue_op);
         if !known {
             return Err(SimError::Malformed(format!("moves[{index}] = {step:?} has no meaning here")));
         }

@@ -13,8 +13,6 @@ pub struct Piece {
     pub len_bytes: u64,
     /// Tier at its birth, or for a persistent buffer before the first step.
     pub birth_tier: Tier,
-    /// Its fast bytes are part of the short-lived pool: it never moves.
-    pub pooled: bool,
 }
 
 /// One piece to one tier.
@@ -38,8 +36,6 @@ pub struct Schedule {
     pub pieces: Vec<Piece>,
     /// Moves, sorted by `issue_op`.
     pub moves: Vec<PieceMove>,
-    /// Fast bytes reserved for pooled pieces, by op; empty when there is no pool, and then no piece may be pooled.
-    pub pool_bytes: Vec<u64>,
     /// An op whose promotions are late waits for them instead of reading from the slower tier.
     pub wait_for_promotions: bool,
     /// An op whose newborn finds no room waits for demotions under way; otherwise the newborn begins in the slowest tier.
@@ -55,7 +51,7 @@ impl Schedule {
             .filter(|(_, facts)| facts.class != Class::External)
             .map(|(index, facts)| {
                 let buffer = u32::try_from(index).unwrap_or(u32::MAX);
-                Piece { buffer, len_bytes: facts.size_bytes, birth_tier: tier(buffer), pooled: false }
+                Piece { buffer, len_bytes: facts.size_bytes, birth_tier: tier(buffer) }
             })
             .collect();
         Schedule { pieces, ..Schedule::default() }

@@ -58,7 +58,7 @@ const SLOW: &str = "[[tiers]]\nname = \"s\"\nread_gbps = 10.0\nwrite_gbps = 10.0
 const SLOWER: &str = "[[tiers]]\nname = \"t\"\nread_gbps = 5.0\nwrite_gbps = 5.0\nlatency_ns = 1e-9\n";
 
 fn whole(buffer: u32, len_bytes: u64, birth_tier: Tier) -> Piece {
-    Piece { buffer, len_bytes, birth_tier, pooled: false }
+    Piece { buffer, len_bytes, birth_tier }
 }
 
 fn simulate(trace: &StepTrace, machine: &Machine, rate: f64, budget: u64, schedule: Schedule) -> (Workload, Outcome) {
@@ -162,8 +162,6 @@ fn a_schedule_that_does_not_belong_to_the_step_is_refused() {
     let stray = vec![PieceMove { piece: 3, to: Tier::SLOW, issue_op: 0, due_op: 1 }];
     let stray = Schedule { pieces: vec![whole(0, MB, Tier::FAST)], moves: stray, ..Schedule::default() };
     assert!(matches!(Follower::new(&workload, stray), Err(SimError::Malformed(_))));
-    let pooled = Piece { pooled: true, ..whole(0, MB, Tier::FAST) };
-    assert!(Follower::new(&workload, Schedule { pieces: vec![pooled], ..Schedule::default() }).is_err());
 }
 
 /// The plan of the published policy, carried out by the code of `place`, moves what the plan says when there is time.

@@ -5,5 +5,6 @@ pub mod packing;
 pub mod planning;
 pub mod policies;
 mod published;
+mod rivals;
 mod robustness;
 mod step;

@@ -158,11 +158,10 @@ pub fn measure(case: Case, out: &mut impl Write) -> anyhow::Result<()> {
 /// Refuses a plan that cannot have been one of this step.
 fn check(profile: &Profile, plan: &Plan) -> anyhow::Result<()> {
     let keyed = profile.buffers.iter().filter(|buffer| buffer.key.is_some()).count();
-    let fast = plan.pool_bytes + plan.unplanned_bytes;
-    if plan.slots.len() != keyed || fast > plan.fast_budget_bytes {
+    if plan.slots.len() != keyed || plan.pool_bytes > plan.fast_budget_bytes {
+        let (slots, pool_bytes) = (plan.slots.len(), plan.pool_bytes);
         bail!(
-            "the plan has {} slots of {keyed} and a pool that takes {fast} bytes; this is a defect of the planner",
-            plan.slots.len()
+            "the plan has {slots} slots of {keyed} and a pool that takes {pool_bytes} bytes; this is a defect of the planner"
         );
     }
     Ok(())

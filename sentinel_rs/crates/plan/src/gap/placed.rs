@@ -5,7 +5,7 @@
 
 use super::{gap_choice, GapChoice, GapEffort, GapProblem, GapTensor, Migration, Way};
 use crate::hpca21::pool::Pool;
-use crate::layout::{slots, Space};
+use crate::layout::{slots, unplanned_by_layer, Space};
 use crate::machine::bytes_f64;
 use crate::{Costs, Interval, Move, Place, Plan, PlanError, PoolRule, Unit, UnitHome};
 use profile::{peak_bytes, BufferFacts, Class, Profile};
@@ -32,31 +32,32 @@ const SMALL_SHARE: u64 = 50;
 /// When the profile has no op or the budget is zero.
 pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: Migration) -> Result<Plan, PlanError> {
     let space = Space::new(profile, fast_budget_bytes)?;
-    let (small_pool, small, left) = small_buffers(profile, space.planned_bytes);
+    let unplanned = unplanned_by_layer(profile, fast_budget_bytes);
+    let most_bytes = fast_budget_bytes - unplanned.iter().copied().min().unwrap_or(0);
+    let planned_bytes = most_bytes / PAGE_BYTES * PAGE_BYTES;
+    let rooms: Vec<i64> = unplanned.into_iter().map(|bytes| signed(fast_budget_bytes - bytes)).collect();
+    let (small_pool, small, left) = small_buffers(profile, planned_bytes);
     let small_bytes = small_pool.extent_by_layer.iter().copied().max().unwrap_or(0);
-    let grain_bytes = (space.planned_bytes / GRAINS).max(GRAIN_MIN_BYTES);
-    let planner = Planner { profile, costs, migration, grain_bytes, left: &left };
-    // Who stays fast for life is known only after a first search, and the pool's room only after they are packed.
-    let first = planner.decide(&small_pool, space.planned_bytes, GapEffort::Fast);
+    let grain_bytes = (planned_bytes / GRAINS).max(GRAIN_MIN_BYTES);
+    let planner = Planner { profile, costs, migration, rooms, grain_bytes, left: &left };
+    // Who stays fast for life is known only after a first search. Sharing addresses saves address space and costs the room that a
+    // packing wastes; whether that pays is known only when all is decided anew.
+    let first = planner.decide(&small_pool);
     let large = first.problem.is_large();
     let always_fast: Vec<usize> = first.always(true).collect();
     let mut best = (small_pool, first);
-    for largest in [u64::MAX, 4 * grain_bytes, 0].into_iter().take(if large { 1 } else { 3 }) {
+    for largest in [u64::MAX, 4 * grain_bytes].into_iter().take(if large { 1 } else { 2 }) {
         let fits = |&index: &usize| profile.buffers[index].size_bytes <= largest;
         let mut pooled = small.clone();
         pooled.extend(always_fast.iter().copied().filter(fits));
         pooled.sort_unstable();
-        let pool = Pool::pack(profile, &pooled, space.planned_bytes);
-        let decided = planner.decide(&pool, space.planned_bytes, GapEffort::Fast);
-        // The first search had no pool to pay for, so it is no rival.
-        if largest == u64::MAX || decided.choice.step_ns < best.1.choice.step_ns {
+        let pool = Pool::pack(profile, &pooled, planned_bytes);
+        let decided = planner.decide(&pool);
+        if decided.choice.step_ns < best.1.choice.step_ns {
             best = (pool, decided);
         }
     }
-    let (pool, mut decided) = best;
-    if !large {
-        decided = planner.decide(&pool, space.planned_bytes, GapEffort::Good);
-    }
+    let (pool, decided) = best;
     Ok(Builder::new(profile, &pool, small_bytes).plan(&decided, &left, space))
 }
 
@@ -109,6 +110,8 @@ struct Planner<'a> {
     profile: &'a Profile,
     costs: &'a Costs,
     migration: Migration,
+    /// By layer, what of the budget is planned.
+    rooms: Vec<i64>,
     grain_bytes: u64,
     /// By buffer index: slow without a decision.
     left: &'a [bool],
@@ -125,8 +128,11 @@ struct Decided {
 }
 
 impl Planner<'_> {
-    fn decide(&self, pool: &Pool, planned_bytes: u64, effort: GapEffort) -> Decided {
-        let rooms = pool.extent_by_op(self.profile).into_iter().map(|extent| signed(planned_bytes - extent)).collect();
+    fn decide(&self, pool: &Pool) -> Decided {
+        // A pool grows when something is born above its end. Nothing keeps promotions from taking that room earlier in the
+        // layer, so that all of the layer's extent is set apart from its begin.
+        let extent = |layer: u32| signed(pool.extent_by_layer[layer as usize]);
+        let rooms = self.profile.ops.iter().map(|op| self.rooms[op.layer as usize] - extent(op.layer)).collect();
         let mut problem = GapProblem::of_ops(self.profile, self.costs, self.migration, rooms);
         let mut buffers = Vec::new();
         for (index, facts) in self.profile.buffers.iter().enumerate() {
@@ -157,7 +163,7 @@ impl Planner<'_> {
             }
             buffers.push((index, begin..problem.tensors.len()));
         }
-        let choice = gap_choice(&problem, effort);
+        let choice = gap_choice(&problem, GapEffort::Good);
         let mut moves = vec![false; problem.tensors.len()];
         for step in &choice.moves {
             moves[step.tensor as usize] = true;

@@ -148,7 +148,7 @@ fn a_hundred_thousand_buffers_are_planned() {
     let plan = plan_of(&profile, profile.peak_live_bytes / 5, &optane());
     let elapsed = begin.elapsed();
     assert_eq!(plan.slots.len(), 100_000);
-    assert!(plan.pool_bytes + plan.unplanned_bytes <= plan.fast_budget_bytes);
+    assert!(plan.pool_bytes <= plan.fast_budget_bytes);
     println!(
         "{} units, {} moves: {elapsed:?}",
         plan.units.len(),

@@ -58,43 +58,6 @@ impl Pool {
         }
         Pool { offsets, extent_by_layer, whole_bytes: whole.height_bytes }
     }
-
-    /// By op, whole pages from offset 0 in which the buffers lie that are alive at it.
-    pub(crate) fn extent_by_op(&self, profile: &Profile) -> Vec<u64> {
-        let placed = self.offsets.iter().zip(&profile.buffers);
-        let mut ends: Vec<(u64, u32, u32)> = placed
-            .filter_map(|(offset, facts)| {
-                let end = page_ceil((*offset)? + pack_ceil(facts.size_bytes));
-                Some((end, facts.birth_op, facts.death_op))
-            })
-            .collect();
-        // The highest first; an op that has its extent is never looked at again.
-        ends.sort_unstable_by(|a, b| b.cmp(a));
-        let mut extents = vec![0; profile.ops.len()];
-        let mut next: Vec<usize> = (0..=profile.ops.len()).collect();
-        for (end, birth_op, death_op) in ends {
-            let mut op = unvisited(&mut next, birth_op as usize);
-            while op <= death_op as usize {
-                extents[op] = end;
-                next[op] = op + 1;
-                op = unvisited(&mut next, op + 1);
-            }
-        }
-        extents
-    }
-}
-
-/// The first op at or after this one that has no extent yet; paths grow shorter as they are walked.
-fn unvisited(next: &mut [usize], op: usize) -> usize {
-    let mut end = op;
-    while next[end] != end {
-        end = next[end];
-    }
-    let mut at = op;
-    while next[at] != end {
-        at = std::mem::replace(&mut next[at], end);
-    }
-    end
 }
 
 fn densest_first(a: &BufferFacts, b: &BufferFacts) -> Ordering {

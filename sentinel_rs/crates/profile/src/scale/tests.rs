@@ -1,7 +1,7 @@
 //! Scaling of hand-made steps whose every figure is known for every batch.
 
 use super::{scale, Recorded, ScaleError};
-use crate::fold;
+use crate::{fold, FoldError};
 use proptest::prelude::*;
 use trace::{Access, Buffer, LayerSource, Op, Origin, StepTrace};
 
@@ -244,6 +244,9 @@ proptest! {
         let (a, b) = (shaped(0), shaped(3));
         let result = scale(recorded(&a, first), recorded(&b, first + more), batch).unwrap();
         prop_assert!(result.violations().is_empty());
-        prop_assert!(fold(&result).is_ok());
+        let folded = fold(&result);
+        // A batch of thousands of such steps may be more than a step can be.
+        let too_much = matches!(folded, Err(FoldError::TooLarge { .. } | FoldError::TouchesTooMuch { .. }));
+        prop_assert!(too_much || folded.is_ok());
     }
 }

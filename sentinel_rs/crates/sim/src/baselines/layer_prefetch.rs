@@ -29,7 +29,7 @@ pub fn layer_prefetch(workload: &Workload, fast_budget_bytes: u64) -> Schedule {
         let birth_tier = if stays_slow { Tier::SLOW } else { Tier::FAST };
         let piece = u32::try_from(schedule.pieces.len()).unwrap_or(u32::MAX);
         let buffer = u32::try_from(index).unwrap_or(u32::MAX);
-        schedule.pieces.push(Piece { buffer, len_bytes: facts.size_bytes, birth_tier, pooled: false });
+        schedule.pieces.push(Piece { buffer, len_bytes: facts.size_bytes, birth_tier });
         if facts.class == Class::LongLived && facts.size_bytes >= PAGE_BYTES {
             move_over_gaps(workload, &facts.layers, piece, &mut schedule.moves);
         }

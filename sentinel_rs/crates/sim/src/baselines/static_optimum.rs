@@ -152,7 +152,7 @@ fn split(workload: &Workload, share: impl Fn(u32) -> f64) -> Schedule {
         };
         for (len_bytes, birth_tier) in [(fast_bytes, Tier::FAST), (facts.size_bytes - fast_bytes, Tier::SLOW)] {
             if len_bytes > 0 || (birth_tier == Tier::SLOW && facts.size_bytes == 0) {
-                schedule.pieces.push(Piece { buffer, len_bytes, birth_tier, pooled: false });
+                schedule.pieces.push(Piece { buffer, len_bytes, birth_tier });
             }
         }
     }

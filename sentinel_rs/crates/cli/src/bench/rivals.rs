@@ -1,0 +1,67 @@
+//! Whether our policy is ever below another that obeys the same budget.
+
+use serde::Serialize;
+use sim::Named;
+
+/// Ratios above this are equal: what is printed has three digits.
+const EQUAL: f64 = 0.999;
+
+/// What was seen over all points.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rivals {
+    /// Points of model, budget and migration speed that were looked at.
+    points: usize,
+    /// Points at which some other policy was faster.
+    below: usize,
+    /// The least ratio of our throughput to that of the best other policy.
+    worst_ratio: f64,
+    /// Which point and which policy that was.
+    worst: String,
+}
+
+impl Default for Rivals {
+    fn default() -> Rivals {
+        Rivals { points: 0, below: 0, worst_ratio: f64::INFINITY, worst: String::new() }
+    }
+}
+
+impl Rivals {
+    /// Whether a policy is one to compare with: neither ours, nor the ceiling, which has no budget.
+    pub fn is_rival(policy: Named) -> bool {
+        !matches!(policy, Named::Gap | Named::GapAtOps | Named::FastOnly)
+    }
+
+    /// Our throughput at a point beside those of others.
+    pub fn see(&mut self, point: &str, ours: f64, others: impl IntoIterator<Item = (&'static str, f64)>) {
+        self.points += 1;
+        let Some((name, best)) = others.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+        let ratio = ours / best;
+        self.below += usize::from(ratio < EQUAL);
+        if ratio < self.worst_ratio {
+            (self.worst_ratio, self.worst) = (ratio, format!("{point}, {name}"));
+        }
+    }
+
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let Rivals { points, below, worst_ratio, worst } = self;
+        format!("gap is below another policy of the same budget at {below} of {points} points; least ratio {worst_ratio:.3} ({worst})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_points_at_which_another_is_faster() {
+        let mut rivals = Rivals::default();
+        rivals.see("a", 0.9, [("x", 0.5), ("y", 0.9)]);
+        rivals.see("b", 0.8, [("x", 1.0), ("y", 0.2)]);
+        rivals.see("c", 1.0, []);
+        assert_eq!((rivals.points, rivals.below), (3, 1));
+        assert!((rivals.worst_ratio - 0.8).abs() < 1e-12);
+        assert_eq!(rivals.worst, "b, x");
+        assert!(!Rivals::is_rival(Named::FastOnly) && Rivals::is_rival(Named::StaticOptimum));
+    }
+}
