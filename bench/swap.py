@@ -167,8 +167,11 @@ class Bench:
 
 
 def counted(run, settle):
-    """Times of the steps that count. When the time ran out before one of them was over, the step that was under way stands
-    for them: it would have taken longer, which bounds the ratio."""
+    """Times of the steps that count.
+
+    When the time ran out before one of them was over, the step that was under way stands for them: it would have taken
+    longer, which bounds the ratio.
+    """
     seconds = [seconds for _, seconds in run["steps"]]
     if seconds[settle:]:
         return seconds[settle:]
