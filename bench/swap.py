@@ -1,12 +1,13 @@
 """Training under a memory limit, with swap: Sentinel against stock TensorFlow, in pairs of runs, and one JSON line.
 
-The limit is what the process takes after its imports, plus a share of what Sentinel takes above that without a limit.
+The limit is what the kernel charges the process for after its imports, plus a share of what it charges Sentinel for
+above that without a limit. A run that takes too long is stopped, and what it had done until then bounds the ratio.
 Swap is a file on a disk, then zram; both are made here and removed again, which needs root. Stock TensorFlow runs under
 the same limit with the C library's allocator, and, to be shown beside it, with tcmalloc.
 """
 
 import argparse
-import contextlib
+import datetime
 import json
 import math
 import os
@@ -16,6 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +32,8 @@ PERCENTS = (70, 50, 35)
 SWAP_BYTES = 4 << 30
 TCMALLOC = ("libtcmalloc-minimal4", "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4")
 RESAMPLES = 2000
+# A run that would have less time is not begun.
+LEAST_RUN_SECONDS = 15
 
 
 def parse_arguments():
@@ -36,15 +41,18 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="one pair at 50%% only, fewer steps")
-    add("--pairs", type=int, default=2, help="runs of each in every case (default 2)")
-    add("--steps", type=int, default=6, help="steps that count, at a run's end (default 6)")
+    add("--pairs", type=int, default=2, help="runs of each in every case, at most (default 2)")
+    add("--steps", type=int, default=4, help="steps that count, at a run's end (default 4)")
     add("--settle", type=int, default=9, help="steps before them that do not (default 9)")
+    add("--minutes", type=float, default=24, help="time for all of it, at most (default 24)")
+    add("--run-seconds", type=float, default=120, help="time of one run, at most (default 120)")
     add("--workload", choices=sorted(WORKLOADS), action="append", help="only these")
     add("--medium", choices=("disk", "zram"), action="append", help="only these")
     add("--percent", type=int, choices=PERCENTS, action="append", help="only these")
     add("--sentinel-python", default=str(ROOT / ".venv/bin/python"))
     add("--stock-python", default=str(ROOT / ".venv-stock/bin/python"))
     add("--swap-folder", default=str(ROOT / "build"), help="where the swap file goes")
+    add("--out", help="write the results here too, with commit and date")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.pairs, arguments.steps = 1, 3
@@ -59,63 +67,116 @@ class Failed(Exception):
     """A run that cannot count, with what it said."""
 
 
-class Bench:
-    """Runs trainings in one control group."""
+class TimeIsUp(Exception):
+    """The whole benchmark has had its time."""
 
-    def __init__(self, arguments, group, scratch):
-        self._arguments, self._group, self._scratch = arguments, group, Path(scratch)
+
+class Bench:
+    """Runs trainings, each in a control group of its own."""
+
+    def __init__(self, arguments, scratch):
+        self._arguments, self._scratch = arguments, Path(scratch)
+        self._deadline = time.monotonic() + 60 * arguments.minutes
 
     def base_bytes(self, workload):
-        """Resident bytes of a process that has imported the workload and done nothing else."""
+        """Bytes that the kernel charges a process for that has imported the workload and done nothing else.
+
+        The least of two, because the first to read a file is charged for its pages.
+        """
         code = "import sys; sys.path.insert(0, sys.argv[1]); __import__(sys.argv[2])\n"
-        code += (
-            "print(next(l for l in open('/proc/self/status') if l.startswith('VmRSS')).split()[1])"
-        )
+        code += "print(open(sys.argv[3]).read())"
         command = [self._arguments.sentinel_python, "-W", "ignore", "-c", code, MODELS, workload]
-        command = [str(part) for part in command]
-        return int(subprocess.check_output(command, env=environment({}))) * 1024
+        found = []
+        for _ in range(2):
+            with swapspace.memory_group("sentinel-bench") as group:
+                whole = [str(part) for part in [*command, group.usage_file]]
+                enter = {"env": environment({}), "preexec_fn": group.enter}
+                found.append(int(subprocess.check_output(whole, **enter)))
+        return min(found)
 
     def train(self, workload, kind, limit_bytes):
-        """Trains, and returns what the script wrote with the process's peak and the group's swapping added."""
+        """Trains; returns the counted step times, Sentinel's statistics (None when the time ran out), and counters."""
         out = self._scratch / "result.json"
         settle = self._arguments.settle if kind == "sentinel" else 2
-        steps = settle + self._arguments.steps
         python = "sentinel_python" if kind == "sentinel" else "stock_python"
         command = [getattr(self._arguments, python), "-W", "ignore", MODELS / (workload + ".py")]
-        command += ["--batch", WORKLOADS[workload], "--steps", steps, "--quiet", "--json-out", out]
+        command += ["--batch", WORKLOADS[workload], "--json-out", out]
+        command += ["--steps", settle + self._arguments.steps]
         settings = {"tcmalloc": {"LD_PRELOAD": TCMALLOC[1]}, "stock": {}}.get(
             kind, {"SENTINEL_SLOW": "swap", "SENTINEL_WARMUP_STEPS": "1"}
         )
-        self._group.limit(None)
-        self._group.limit(limit_bytes)
         before = vmstat()
-        log = self._scratch / "log"
-        with open(str(log), "wb") as sink:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                env=environment(settings),
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                preexec_fn=self._group.enter,
-            )
-            try:
-                _, status, usage = os.wait4(process.pid, 0)
-                process.returncode = status
-            except BaseException:
-                process.kill()
-                process.wait()
-                raise
-        if status:
-            tail = log.read_text(errors="replace")[-2000:]
-            raise Failed("%s with %s ended with status %d:\n%s" % (workload, kind, status, tail))
-        result = json.loads(out.read_text())
-        after = vmstat()
-        result["counted"] = result["step_seconds"][-self._arguments.steps :]
-        result["peak_bytes"] = usage.ru_maxrss * 1024
-        result["major_faults"] = usage.ru_majflt
-        result["swap_out_bytes"] = 4096 * (after["pswpout"] - before["pswpout"])
-        result["swap_in_bytes"] = 4096 * (after["pswpin"] - before["pswpin"])
-        return result
+        with swapspace.memory_group("sentinel-bench") as group:
+            group.limit(limit_bytes)
+            run = self._watched(command, settings, group)
+            after, peak = vmstat(), group.peak_bytes()
+        if run["status"] and not run["timed_out"]:
+            what = (workload, kind, run["status"], run["text"][-2000:])
+            raise Failed("%s with %s ended with status %d:\n%s" % what)
+        stats = None if run["timed_out"] else json.loads(out.read_text())["stats"]
+        return {
+            "counted": counted(run, settle),
+            "timed_out": run["timed_out"],
+            "bounds": len(run["steps"]) <= settle,
+            "stats": stats,
+            "peak_bytes": peak,
+            "major_faults": run["usage"].ru_majflt,
+            "swap_out_bytes": 4096 * (after["pswpout"] - before["pswpout"]),
+            "swap_in_bytes": 4096 * (after["pswpin"] - before["pswpin"]),
+        }
+
+    def _watched(self, command, settings, group):
+        """Runs the command until it ends or its time does; when it printed each of its steps, and how it ended."""
+        began = time.monotonic()
+        until = min(began + self._arguments.run_seconds, self._deadline)
+        if until - began < LEAST_RUN_SECONDS:
+            raise TimeIsUp
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            env=environment(settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=group.enter,
+        )
+        text, steps = b"", []
+        watch = threading.Timer(until - began, process.kill)
+        watch.start()
+        try:
+            for line in process.stdout:
+                text += line
+                if line.startswith(b"step "):
+                    steps.append((time.monotonic(), float(line.split()[2])))
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = status
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            watch.cancel()
+        timed_out = status == signal.SIGKILL and time.monotonic() >= until
+        return {
+            "began": began,
+            "ended": time.monotonic(),
+            "steps": steps,
+            "status": status,
+            "usage": usage,
+            "timed_out": timed_out,
+            "text": text.decode(errors="replace"),
+        }
+
+
+def counted(run, settle):
+    """Times of the steps that count.
+
+    When the time ran out before one of them was over, the step that was under way stands for them: it would have taken
+    longer, which bounds the ratio.
+    """
+    seconds = [seconds for _, seconds in run["steps"]]
+    if seconds[settle:]:
+        return seconds[settle:]
+    last = run["steps"][-1][0] if run["steps"] else run["began"]
+    return [run["ended"] - last]
 
 
 def environment(settings):
@@ -137,30 +198,31 @@ def throughput(seconds):
     return len(seconds) / sum(seconds)
 
 
-def measure_case(bench, workload, limit_bytes, pairs, shown):
-    """Runs the pairs of one case, A B A B, and tcmalloc once; returns the counted step times of each run."""
-    case = {"sentinel": [], "stock": [], "tcmalloc": [], "swapped_out_bytes": []}
-    for kind in ["sentinel", "stock"] * pairs + ["tcmalloc"]:
-        result = bench.train(workload, kind, limit_bytes)
+def measure_pair(bench, case, limit_bytes, shown, kinds):
+    """Adds a run of each kind to a case."""
+    for kind in kinds:
+        result = bench.train(case["workload"], kind, limit_bytes)
         case[kind].append(result["counted"])
-        text = "%s %s: %.3f s per step, swap out %d MB, in %d MB, %d major faults"
+        text = "%s %s: %.3f s per step, swap out %d MB, in %d MB, %d major faults in the run"
         sizes = (result["swap_out_bytes"] >> 20, result["swap_in_bytes"] >> 20)
         step = statistics.mean(result["counted"])
         text %= (shown, kind, step, *sizes, result["major_faults"])
-        if kind == "sentinel":
-            stats = result["stats"]
+        stats = result["stats"]
+        if result["bounds"]:
+            case["bounded_by"].append(kind)
+            text += ", stopped before a step counted: a step takes at least as long"
+        elif result["timed_out"]:
+            text += ", stopped after %d steps that count" % len(result["counted"])
+        elif kind == "sentinel":
             if stats["steps_managed"] < len(result["counted"]):
                 raise Failed("%s: Sentinel followed no plan: %s" % (shown, stats["message"]))
             swapped = stats["swapped_out_bytes_peak"]
             if swapped == 0:
-                raise Failed(
-                    "%s: Sentinel did not have to swap, so the limit limits nothing" % shown
-                )
+                raise Failed("%s: Sentinel did not have to swap: the limit limits nothing" % shown)
             case["swapped_out_bytes"].append(swapped)
             text += ", plan for %d MB" % (stats["fast_bytes_allowed"] >> 20)
             text += ", %d MB swapped out at most" % (swapped >> 20)
         print(text, flush=True)
-    return case
 
 
 def ratio(case, draw=list):
@@ -186,24 +248,41 @@ def interval(cases):
     return [round(means[int(share * (RESAMPLES - 1))], 3) for share in (0.025, 0.975)]
 
 
-def summary(cases, details):
+def bound(case):
+    """What a case's ratio is: a value, or a bound of it, because runs were stopped before a step counted."""
+    stopped = set(case["bounded_by"]) & {"sentinel", "stock"}
+    if len(stopped) == 2:
+        return "unknown"
+    return {"sentinel": "at most", "stock": "at least"}[stopped.pop()] if stopped else "value"
+
+
+def summary(all_cases, details):
     """The JSON object of all cases, which are keyed by percent, medium and workload."""
+    cases = {key: case for key, case in all_cases.items() if case["sentinel"] and case["stock"]}
+    names = {key: "%s %s %d" % key[::-1] for key in all_cases}
     result = {}
     for percent in PERCENTS:
         own = [case for (at, _, _), case in cases.items() if at == percent]
+        whole = own and len(own) == len([key for key in all_cases if key[0] == percent])
         result["ratio_%d" % percent] = (
-            round(geometric_mean([ratio(case) for case in own]), 3) if own else None
+            round(geometric_mean([ratio(case) for case in own]), 3) if whole else None
         )
-        result["interval_%d" % percent] = interval(own) if own else None
-    result["ratio_min"] = round(min(ratio(case) for case in cases.values()), 3)
-    result["ratios"] = {"%s %s %d" % key[::-1]: round(ratio(c), 3) for key, c in cases.items()}
+        result["interval_%d" % percent] = interval(own) if whole else None
+    whole = len(cases) == len(all_cases)
+    result["ratio_min"] = round(min(map(ratio, cases.values())), 3) if whole else None
+    result["ratios"] = {names[key]: round(ratio(case), 3) for key, case in cases.items()}
+    result["bounds"] = {names[k]: bound(c) for k, c in cases.items() if bound(c) != "value"}
+    result["pairs"] = {names[k]: min(len(c["sentinel"]), len(c["stock"])) for k, c in cases.items()}
+    result["not_run"] = sorted(names[key] for key in all_cases if key not in cases)
     result["ratios_to_tcmalloc"] = {
-        "%s %s %d" % key[::-1]: round(
+        names[key]: round(
             geometric_mean([throughput(a) for a in c["sentinel"]]) / throughput(c["tcmalloc"][0]), 3
         )
         for key, c in cases.items()
+        if c["tcmalloc"]
     }
-    result["swapped_out_bytes"] = min(min(c["swapped_out_bytes"]) for c in cases.values())
+    swapped = [least for case in cases.values() for least in case["swapped_out_bytes"]]
+    result["swapped_out_bytes"] = min(swapped) if swapped else None
     return {**result, **details}
 
 
@@ -216,36 +295,73 @@ def install_tcmalloc():
         )
 
 
+def new_case(workload):
+    """A case in which nothing has run."""
+    lists = ("sentinel", "stock", "tcmalloc", "swapped_out_bytes", "bounded_by")
+    return {"workload": workload, **{name: [] for name in lists}}
+
+
 def run(arguments):
-    """All cases; returns the JSON object."""
-    cases, details = {}, {"base_bytes": {}, "peak_above_base_bytes": {}}
-    with contextlib.ExitStack() as stack:
-        group = stack.enter_context(swapspace.memory_group("sentinel-bench"))
-        scratch = stack.enter_context(tempfile.TemporaryDirectory())
-        bench = Bench(arguments, group, scratch)
-        media = {
-            "disk": lambda: swapspace.disk_swap(arguments.swap_folder, SWAP_BYTES),
-            "zram": lambda: swapspace.zram_swap(SWAP_BYTES),
-        }
-        for medium in arguments.medium:
-            with media[medium]():
-                for workload in arguments.workload:
-                    if workload not in details["base_bytes"]:
-                        base = bench.base_bytes(workload)
-                        peak = bench.train(workload, "sentinel", None)["peak_bytes"] - base
-                        details["base_bytes"][workload] = base
-                        details["peak_above_base_bytes"][workload] = peak
-                        sizes = (workload, base >> 20, peak >> 20)
-                        print("%s: %d MB after imports, %d MB above that" % sizes, flush=True)
-                    base = details["base_bytes"][workload]
-                    peak = details["peak_above_base_bytes"][workload]
-                    for percent in arguments.percent:
-                        shown = "%s on %s at %d%%" % (workload, medium, percent)
-                        limit = base + peak * percent // 100
-                        case = measure_case(bench, workload, limit, arguments.pairs, shown)
-                        cases[percent, medium, workload] = case
-                        print("%s: ratio %.3f" % (shown, ratio(case)), flush=True)
+    """All cases, one pair of each before the second of any, tcmalloc last; returns the JSON object."""
+    details = {"base_bytes": {}, "peak_above_base_bytes": {}}
+    cases = {
+        (percent, medium, workload): new_case(workload)
+        for medium in arguments.medium
+        for workload in arguments.workload
+        for percent in arguments.percent
+    }
+    media = {
+        "disk": lambda: swapspace.disk_swap(arguments.swap_folder, SWAP_BYTES),
+        "zram": lambda: swapspace.zram_swap(SWAP_BYTES),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(arguments, scratch)
+        try:
+            for kinds in [["sentinel", "stock"]] * arguments.pairs + [["tcmalloc"]]:
+                for medium in arguments.medium:
+                    with media[medium]():
+                        own = {key: case for key, case in cases.items() if key[1] == medium}
+                        run_cases(bench, own, details, kinds)
+        except TimeIsUp:
+            print("the time for all of it is over", flush=True)
     return summary(cases, details)
+
+
+def run_cases(bench, cases, details, kinds):
+    """One run of each kind in every case of one medium."""
+    bases, peaks = details["base_bytes"], details["peak_above_base_bytes"]
+    for (percent, medium, workload), case in cases.items():
+        if workload not in bases:
+            base = bench.base_bytes(workload)
+            peaks[workload] = bench.train(workload, "sentinel", None)["peak_bytes"] - base
+            bases[workload] = base
+            sizes = (workload, base >> 20, peaks[workload] >> 20)
+            print("%s: %d MB after imports, %d MB above that" % sizes, flush=True)
+        shown = "%s on %s at %d%%" % (workload, medium, percent)
+        measure_pair(bench, case, bases[workload] + peaks[workload] * percent // 100, shown, kinds)
+        if "stock" in kinds:
+            print("%s: ratio %.3f (%s)" % (shown, ratio(case), bound(case)), flush=True)
+
+
+def commit():
+    """The commit of the checkout, with + when something is changed in it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.check_output(git + ["rev-parse", "--short=12", "HEAD"]).decode().strip()
+    changed = subprocess.check_output(git + ["status", "--porcelain", "-uno"]).strip()
+    return head + ("+" if changed else "")
+
+
+def write_results(path, result):
+    """The results with where and when they were made."""
+    when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    about = {
+        "commit": commit(),
+        "date": when,
+        "cores": os.cpu_count(),
+        "kernel": os.uname().release,
+        "load_average": os.getloadavg(),
+    }
+    Path(path).write_text(json.dumps({**about, **result}, indent=1) + "\n")
 
 
 def main():
@@ -265,6 +381,8 @@ def main():
     try:
         install_tcmalloc()
         result = run(arguments)
+        if arguments.out:
+            write_results(arguments.out, result)
     except (Failed, swapspace.Unavailable) as error:
         print("bench swap: %s" % error, file=sys.stderr)
         return 1

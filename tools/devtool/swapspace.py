@@ -104,6 +104,13 @@ class MemoryGroup:
         self._new = _version_2()
         self.folder = (CGROUPS if self._new else CGROUPS / "memory") / name
         self.folder.mkdir()
+        # What the kernel charges the group for now.
+        self.usage_file = self.folder / ("memory.current" if self._new else "memory.usage_in_bytes")
+
+    def peak_bytes(self):
+        """The most that the kernel charged the group for at a time."""
+        file = "memory.peak" if self._new else "memory.max_usage_in_bytes"
+        return int((self.folder / file).read_text())
 
     def limit(self, limit_bytes):
         """Sets the limit; None for none."""

@@ -60,7 +60,8 @@ pub struct OpCost {
     pub scale: f64,
     /// Memory time when everything is in the fastest tier, in recorded nanoseconds.
     pub fast_ns: f64,
-    /// Memory time that hides behind compute: this much extra memory time is free.
+    /// Memory time that hides behind compute: this much extra memory time is free. 0 on a machine with a tier that is
+    /// reached by page faults, because a thread does nothing else while it waits for one.
     pub slack_ns: f64,
 }
 
@@ -78,6 +79,8 @@ pub struct Costs {
     pub memory_share: f64,
     /// Whether migration slows ops down.
     pub contends: bool,
+    /// Whether a tier is reached by page faults, which no compute hides.
+    pub page_faults: bool,
 }
 
 /// What an op's accesses ask of the tiers, given where its buffers are.
@@ -106,11 +109,12 @@ impl Costs {
             MemoryTime::Share(share) if share >= 1.0 => f64::INFINITY,
             MemoryTime::Share(share) => solve(|kappa| memory_share(base, fast, kappa), share),
             MemoryTime::SlowRatio(wanted) => {
-                let most = slow_ratio(base, fast, slow, f64::INFINITY);
+                let ratio = |kappa: f64| slow_ratio([base, fast, slow], times.page_faults, kappa);
+                let most = ratio(f64::INFINITY);
                 if wanted > most {
                     return Err(ModelError::Beyond { wanted, most });
                 }
-                solve(|kappa| slow_ratio(base, fast, slow, kappa), wanted)
+                solve(ratio, wanted)
             }
         };
         Ok(times.costs(|base_ns, fast_ns| scale_of(base_ns, fast_ns, kappa), true))
@@ -199,6 +203,7 @@ struct Times {
     /// Memory time of the machine when everything is in the fastest tier, and in the slowest.
     fast: Vec<f64>,
     slow: Vec<f64>,
+    page_faults: bool,
 }
 
 impl Times {
@@ -209,14 +214,16 @@ impl Times {
             traffic.iter().map(|[read, written]| read * cost.read_ns + written * cost.write_ns).collect()
         };
         let (fast, slow) = (memory_ns(&tiers[0]), memory_ns(&tiers[tiers.len() - 1]));
-        Times { base: profile.ops.iter().map(|op| bytes_f64(op.time_ns)).collect(), tiers, fast, slow }
+        let base = profile.ops.iter().map(|op| bytes_f64(op.time_ns)).collect();
+        Times { base, tiers, fast, slow, page_faults: machine.has_page_faults() }
     }
 
     fn costs(self, scale: impl Fn(f64, f64) -> f64, contends: bool) -> Costs {
-        let Times { tiers, base, fast, .. } = self;
+        let Times { tiers, base, fast, page_faults, .. } = self;
         let cost = |(&base_ns, &fast_ns): (&f64, &f64)| {
             let scale = scale(base_ns, fast_ns);
-            OpCost { base_ns, scale, fast_ns: scale * fast_ns, slack_ns: (base_ns - scale * fast_ns).max(0.0) }
+            let slack_ns = if page_faults { 0.0 } else { (base_ns - scale * fast_ns).max(0.0) };
+            OpCost { base_ns, scale, fast_ns: scale * fast_ns, slack_ns }
         };
         let ops: Vec<OpCost> = base.iter().zip(&fast).map(cost).collect();
         let step_ns: f64 = base.iter().sum();
@@ -224,7 +231,7 @@ impl Times {
         let scaled: f64 = ops.iter().zip(&fast).map(|(op, &fast_ns)| op.scale * fast_ns).sum();
         let time_scale = if total > 0.0 && scaled > 0.0 { scaled / total } else { 1.0 };
         let memory_share = if step_ns > 0.0 { scaled / step_ns } else { 0.0 };
-        Costs { tiers, ops, time_scale, memory_share, contends }
+        Costs { tiers, ops, time_scale, memory_share, contends, page_faults }
     }
 }
 
@@ -272,9 +279,18 @@ fn memory_share(base: &[f64], fast: &[f64], kappa: f64) -> f64 {
     memory / base.iter().sum::<f64>().max(1.0)
 }
 
-fn slow_ratio(base: &[f64], fast: &[f64], slow: &[f64], kappa: f64) -> f64 {
+fn slow_ratio([base, fast, slow]: [&[f64]; 3], page_faults: bool, kappa: f64) -> f64 {
     let ops = base.iter().zip(fast).zip(slow);
-    let time: f64 = ops.map(|((&b, &f), &s)| b.max(scale_of(b, f, kappa) * s)).sum();
+    let time: f64 = ops
+        .map(|((&b, &f), &s)| {
+            let scale = scale_of(b, f, kappa);
+            if page_faults {
+                b + scale * (s - f)
+            } else {
+                b.max(scale * s)
+            }
+        })
+        .sum();
     time / base.iter().sum::<f64>().max(1.0)
 }
 

@@ -165,6 +165,12 @@ impl Machine {
         }
     }
 
+    /// True when a tier is reached by page faults, for each of which a thread stops until the page is there.
+    #[must_use]
+    pub fn has_page_faults(&self) -> bool {
+        self.tiers.iter().any(|tier| tier.access_bytes > LINE_BYTES)
+    }
+
     /// Time in nanoseconds that `threads` threads spend on moving these bytes to and from `tier`:
     ///
     /// `read_bytes / read_gbps + written_bytes / write_gbps

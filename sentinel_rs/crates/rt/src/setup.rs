@@ -15,6 +15,7 @@ use place::Tiers;
 use plan::Machine;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use sys::host::Footprint;
 
 /// Machine profile whose memory the planner assumes for NUMA tiers; the speed of moves is measured.
 const NUMA_MACHINE: &str = "optane";
@@ -184,7 +185,9 @@ fn build(mut options: Options) -> Result<Runtime, SetupError> {
         FastBudget::Bytes(bytes) => bytes,
         FastBudget::Fraction(_) => 0,
         FastBudget::Unlimited => u64::MAX,
-        FastBudget::MemoryLimit => limit.as_ref().and_then(|limit| limit.for_tensors(0)).unwrap_or(u64::MAX),
+        FastBudget::MemoryLimit => {
+            limit.as_ref().and_then(|limit| limit.for_tensors(Footprint::default())).unwrap_or(u64::MAX)
+        }
     };
     let (tiers, emulated, machine): (Arc<dyn Tiers>, _, Machine) = match &options.slow {
         SlowTier::Emulated(name) => {

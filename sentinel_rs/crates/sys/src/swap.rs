@@ -1,7 +1,8 @@
 //! Swap as memory: writing pages out, bringing them back ahead of use, and saying where they are.
 
+use crate::host::{self, Footprint};
 use crate::memory::{advise, PAGE_BYTES};
-use crate::{abi, host, Error};
+use crate::{abi, Error};
 use nix::errno::Errno;
 use std::fs::File;
 use std::ops::Range;
@@ -131,11 +132,11 @@ fn status_bytes(label: &str) -> Option<u64> {
     host::field(&status, label)?.checked_mul(1024)
 }
 
-/// Bytes of the mappings inside a range that are in memory, from `/proc/self/smaps`. Takes milliseconds.
+/// What the mappings inside a range hold in memory and in swap, from `/proc/self/smaps`. Takes milliseconds.
 #[must_use]
-pub fn resident_bytes(range: &Range<usize>) -> Option<u64> {
+pub fn footprint(range: &Range<usize>) -> Option<Footprint> {
     let smaps = host::text(Path::new("/proc/self/smaps"))?;
-    let (mut inside, mut kibibytes) = (false, 0);
+    let (mut inside, mut found) = (false, Footprint::default());
     for line in smaps.lines() {
         if let Some((start, end)) = line.split_whitespace().next().and_then(|word| word.split_once('-')) {
             let number = |text| usize::from_str_radix(text, 16).ok();
@@ -143,10 +144,11 @@ pub fn resident_bytes(range: &Range<usize>) -> Option<u64> {
                 inside = start < range.end && range.start < end;
             }
         } else if inside {
-            kibibytes += host::field(line, "Rss:").unwrap_or(0);
+            found.resident_bytes += host::field(line, "Rss:").unwrap_or(0) * 1024;
+            found.swapped_bytes += host::field(line, "Swap:").unwrap_or(0) * 1024;
         }
     }
-    Some(kibibytes * 1024)
+    Some(found)
 }
 
 #[cfg(test)]
@@ -190,7 +192,7 @@ mod tests {
         page_out(&range).unwrap();
         touch(&range).unwrap();
         assert_eq!(whereabouts(&range).map(|found| found.present_bytes), Some(2 << 20));
-        assert!(resident_bytes(&range).unwrap() >= 2 << 20);
+        assert!(footprint(&range).unwrap().resident_bytes >= 2 << 20);
         let nowhere = PAGE_BYTES..2 * PAGE_BYTES;
         assert_eq!(touch(&nowhere).unwrap_err().errno(), libc::EFAULT);
         assert_eq!(bring_in(&nowhere).unwrap_err().errno(), libc::ENOMEM);

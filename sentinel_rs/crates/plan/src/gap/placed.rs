@@ -58,7 +58,7 @@ pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: 
         }
     }
     let (pool, decided) = best;
-    Ok(Builder::new(profile, &pool, small_bytes).plan(&decided, &left, space))
+    Ok(Builder::new(profile, &pool, small_bytes).plan(&decided, &left, space, costs.page_faults))
 }
 
 /// Step buffers that are not worth a decision: up to the largest size at which all of them together stay below their share,
@@ -208,9 +208,14 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn plan(mut self, decided: &Decided, left: &[bool], space: Space) -> Plan {
+    fn plan(mut self, decided: &Decided, left: &[bool], space: Space, page_faults: bool) -> Plan {
         let undecided = left.iter().enumerate().filter(|(_, left)| **left).map(|(index, _)| index);
-        self.put_slow(&decided.always(false).chain(undecided).collect::<Vec<_>>());
+        let slow: Vec<usize> = decided.always(false).chain(undecided).collect();
+        if page_faults {
+            self.put_apart(&slow);
+        } else {
+            self.put_slow(&slow);
+        }
         let mut unit_of = vec![u32::MAX; decided.problem.tensors.len()];
         for (buffer, tensors) in &decided.buffers {
             if self.places[*buffer].is_none() {
@@ -237,6 +242,20 @@ impl<'a> Builder<'a> {
             may_be_late: false,
             units: self.units,
             intervals: intervals(moves, self.extent_by_layer),
+        }
+    }
+
+    /// Slow for life and reached by page faults: each buffer has pages of its own, which are dropped when it dies. In a shared
+    /// region, the next one born there would have to read what the dead left in swap before it can write.
+    fn put_apart(&mut self, members: &[usize]) {
+        for &member in members {
+            let facts = &self.profile.buffers[member];
+            let (layers, accesses) = (facts.layers.clone(), facts.access_count());
+            let (first, len_bytes) = (self.next_unit(), page_ceil(facts.size_bytes));
+            self.places[member] = Some(Place::Units { first, count: 1, offset_bytes: self.end_bytes });
+            let home = UnitHome::Arena { offset_bytes: self.end_bytes };
+            self.units.push(Unit { home, len_bytes, birth_tier: Tier::SLOW, layers, accesses });
+            self.end_bytes += len_bytes;
         }
     }
 

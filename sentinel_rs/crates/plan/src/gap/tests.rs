@@ -1,8 +1,9 @@
 //! What every plan of the policy keeps, and how long it takes to make one.
 
 use super::*;
-use crate::testing::{large_step, traces};
-use crate::{Machine, Place, UnitHome};
+use crate::testing::{add, large_step, step, traces, PAGE};
+use crate::{Costs, Machine, Place, UnitHome};
+use profile::Class;
 use proptest::prelude::*;
 use trace::{Tier, PAGE_BYTES};
 
@@ -154,4 +155,35 @@ fn a_hundred_thousand_buffers_are_planned() {
         plan.units.len(),
         plan.intervals.iter().map(|i| i.moves.len()).sum::<usize>()
     );
+}
+
+#[test]
+fn a_page_fault_hides_behind_no_compute() {
+    // Ops of 100 ms, beside which the tensor of 1 MiB could be read from swap many times.
+    let mut profile = step(&[100_000_000; 9]);
+    let idle = add(&mut profile, Class::LongLived, 256 * PAGE, &[0, 1, 8], 8);
+    add(&mut profile, Class::LongLived, 256 * PAGE, &[3, 4, 5], 5);
+    for name in ["swap-nvme", "cxl"] {
+        let machine = Machine::by_name(name).unwrap();
+        let costs = Costs::as_emulated(&profile, &machine);
+        assert_eq!(costs.ops.iter().all(|op| op.slack_ns == 0.0), name == "swap-nvme", "{name}");
+    }
+    let plan = plan_of(&profile, 400 * PAGE, &Machine::by_name("swap-nvme").unwrap());
+    let Place::Units { first, count, .. } = plan.slots[idle].place else { panic!("{:?}", plan.slots[idle]) };
+    let own = first..first + count;
+    assert!(own.clone().all(|unit| plan.units[unit as usize].birth_tier == Tier::FAST));
+    let back = plan.intervals.iter().flat_map(|interval| &interval.moves).filter(|step| step.to == Tier::FAST);
+    assert!(back.filter(|step| own.contains(&step.unit)).count() > 0, "{plan:?}");
+}
+
+#[test]
+fn what_is_slow_for_life_shares_no_pages_where_they_are_reached_by_faults() {
+    let mut profile = step(&[1_000_000; 6]);
+    add(&mut profile, Class::LongLived, 64 * PAGE, &[0, 2], 2);
+    add(&mut profile, Class::LongLived, 64 * PAGE, &[3, 5], 5);
+    for (name, units) in [("swap-nvme", 2), ("optane", 1)] {
+        let plan = plan_of(&profile, PAGE, &Machine::by_name(name).unwrap());
+        assert_eq!(plan.units.len(), units, "{name}: one after the other, they could be in the same place");
+        check_layout(&plan, &profile);
+    }
 }

@@ -41,21 +41,42 @@ pub fn memory_limits(root: &Path) -> Limits {
     }
 }
 
-/// Bytes of the group that limits this process's memory that the kernel can only get back by swapping, or not at all:
-/// anonymous memory of all its processes, and the kernel's own. Of the machine when no group limits it.
+/// Memory that its owner will ask for again: the kernel gets it back by swapping only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes in memory.
+    pub resident_bytes: u64,
+    /// Bytes in swap.
+    pub swapped_bytes: u64,
+}
+
+/// What the group that limits this process's memory holds that the kernel can only get back by swapping, or not at all:
+/// anonymous memory of all its processes, and the kernel's own; and what of it is in swap. Of the machine when no group
+/// limits it.
 #[must_use]
-pub fn unreclaimable_bytes(root: &Path) -> Option<u64> {
+pub fn unreclaimable(root: &Path) -> Option<Footprint> {
     let Limits { version, memory, .. } = memory_limits(root);
     let Some(folder) = memory.as_ref().and_then(|(_, file)| file.parent()) else {
         let of_machine = |label: &str| super::memory_info(root, label);
-        return of_machine("MemTotal:")?.checked_sub(of_machine("MemAvailable:")?);
+        let swapped = of_machine("SwapTotal:").zip(of_machine("SwapFree:"));
+        return Some(Footprint {
+            resident_bytes: of_machine("MemTotal:")?.checked_sub(of_machine("MemAvailable:")?)?,
+            swapped_bytes: swapped.map_or(0, |(total, free)| total.saturating_sub(free)),
+        });
     };
+    let number = |name: &str| text(&folder.join(name)).and_then(|used| used.parse::<u64>().ok());
     let stat = text(&folder.join("memory.stat"))?;
-    if version == Some(2) {
-        return Some(field(&stat, "anon ")? + field(&stat, "kernel ").unwrap_or(0));
-    }
-    let kernel = text(&folder.join("memory.kmem.usage_in_bytes")).and_then(|used| used.parse().ok());
-    Some(field(&stat, "total_rss ")? + kernel.unwrap_or(0))
+    Some(if version == Some(2) {
+        Footprint {
+            resident_bytes: field(&stat, "anon ")? + field(&stat, "kernel ").unwrap_or(0),
+            swapped_bytes: number("memory.swap.current").unwrap_or(0),
+        }
+    } else {
+        Footprint {
+            resident_bytes: field(&stat, "total_rss ")? + number("memory.kmem.usage_in_bytes").unwrap_or(0),
+            swapped_bytes: field(&stat, "total_swap ").unwrap_or(0),
+        }
+    })
 }
 
 /// Looks at the group and all above it, of which a container may see only some.
