@@ -57,6 +57,15 @@ def test_what_is_wrong_with_a_guest_is_seen(kernels, out, console):
     assert kernels.judge(out, console, 0, False)[3]
 
 
+def test_a_later_configuration_counts(kernels):
+    fragments = ["CONFIG_A=y\n# CONFIG_B is not set\n", "# CONFIG_A is not set\nCONFIG_C=8\n"]
+    assert kernels.merged(fragments).splitlines() == [
+        "# CONFIG_A is not set",
+        "# CONFIG_B is not set",
+        "CONFIG_C=8",
+    ]
+
+
 def test_fuzzers_must_have_run_and_seen_nothing_of_others(kernels):
     fuzzed = "fuzzed 500 foreign 0\nfuzzed 600 foreign 0\n"
     assert kernels.judge(GOOD + fuzzed, "", 0, True) == (0, 1100, 0, [])

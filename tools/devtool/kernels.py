@@ -84,7 +84,7 @@ def _test(image, what, amount, result, faults):
     say("testing Linux " + name)
     with tempfile.TemporaryDirectory(prefix="sentinel-kernel-") as job:
         run_logged("guest-tests", ["make", "-C", PROFILER / "tests", "OUT=" + job])
-        command = [PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
+        command = ["sh", PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
         status = guest(image, cpu, job, command, {"SENTINEL_STRESS": stress})
         out = (Path(job) / "out").read_text(errors="replace")
         console = (Path(job) / "console").read_text(errors="replace")
@@ -152,7 +152,7 @@ def build(version, debug):
       Path of the kernel's image.
     """
     names = ["common", version] + (["debug"] if debug else [])
-    fragment = "".join((HARNESS / "config" / name).read_text() for name in names)
+    fragment = merged([(HARNESS / "config" / name).read_text() for name in names])
     source, source_key = _source(version)
     key = key_of(source_key, fragment)[:16]
     kernels = venvs.cache_home() / "kernels"
@@ -173,6 +173,16 @@ def build(version, debug):
     shutil.copyfile(str(out / "arch/x86/boot/bzImage"), str(image) + ".new")
     os.replace(str(image) + ".new", str(image))
     return image
+
+
+def merged(fragments):
+    """One configuration of several; where two speak of the same symbol, the later one counts."""
+    lines = {}
+    for line in "".join(fragments).splitlines():
+        symbol = re.match(r"(?:# )?(CONFIG_\w+)(?:=| is not set$)", line)
+        if symbol:
+            lines[symbol.group(1)] = line
+    return "".join(line + "\n" for line in lines.values())
 
 
 def _check_config(config, fragment):
