@@ -13,11 +13,24 @@ import tempfile
 from pathlib import Path
 
 import venvs
-from util import ROOT, Stop, file_digest, key_of, need_programs, run_logged, say
+from util import ROOT, Stop, clean_env, file_digest, key_of, run_logged, say
 
 PROFILER = ROOT / "linux-4.9-profiler"
 HARNESS = PROFILER / "qemu"
-PROGRAMS = ("gcc", "make", "bc", "bison", "flex", "patch", "qemu-system-x86_64")
+# What it takes to build a kernel and to boot it: a program or a file, and Debian's package of it.
+TOOLS = {
+    "gcc": "gcc",
+    "make": "make",
+    "bc": "bc",
+    "bison": "bison",
+    "flex": "flex",
+    "patch": "patch",
+    "xz": "xz-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "/usr/include/stdio.h": "libc6-dev",
+    "/usr/include/libelf.h": "libelf-dev",
+    "/usr/include/numaif.h": "libnuma-dev",
+}
 # What the kernel writes when something is wrong with it.
 REPORT = re.compile(
     r"BUG:|WARNING:|Bad page|KASAN|Oops|general protection|unreferenced object|"
@@ -44,7 +57,10 @@ def run(arguments):
     """Builds, boots and tests; prints one JSON object last. Returns 0 when everything is as promised."""
     if arguments not in ([], ["--full"]):
         raise Stop("qemu kernel takes only --full, but got: %s" % " ".join(arguments))
-    need_programs(*PROGRAMS)
+    reason = why_impossible()
+    if reason:
+        raise Stop(reason)
+    _install_tools()
     full = bool(arguments)
     plan = list(FULL if full else SHORT)
     if os.environ.get("LINUX49_SRC"):
@@ -62,6 +78,33 @@ def run(arguments):
         say("not as promised: " + fault)
     print(json.dumps(result), flush=True)
     return 1 if faults else 0
+
+
+def _missing_packages():
+    """Debian's packages of what is not there."""
+    return [
+        package
+        for tool, package in TOOLS.items()
+        if not (Path(tool).is_file() if tool.startswith("/") else shutil.which(tool))
+    ]
+
+
+def why_impossible():
+    """Why no kernel can be tested here, in one line, or None."""
+    if shutil.which("apt-get") is None:
+        return "apt-get is missing: the guest is made of Debian's packages"
+    missing = _missing_packages()
+    if missing and os.geteuid():
+        return "these packages are missing: apt-get install %s" % " ".join(missing)
+    return None
+
+
+def _install_tools():
+    missing = _missing_packages()
+    if missing:
+        say("installing %s" % ", ".join(missing))
+        command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing]
+        run_logged("apt-get", command, env=clean_env(DEBIAN_FRONTEND="noninteractive"))
 
 
 def _tensorflow(result, image):
