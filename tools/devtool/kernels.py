@@ -40,15 +40,15 @@ FUZZED = re.compile(r"^fuzzed (\d+) foreign (\d+)$", re.MULTILINE)
 HELD = re.compile(r"^held (\w+) (\d+)$", re.MULTILINE)
 FAILED = re.compile(r"^(not ok .*|Bail out!.*)$", re.MULTILINE)
 TENSORFLOW_KEYS = ("rank_correlation", "profiled_step_ratio", "losses_identical_to_stock")
-# (name, processor, with self-checks, calls of each fuzzer, limit of the stress tests, groups of tests)
+# (name, processor, with self-checks, calls of each fuzzer, limit of what takes long, groups of tests)
 SHORT = (
-    ("6.1", "max", False, 10000, 300, ()),
-    ("6.1", "max,phys-bits=52", False, 0, 300, ("exact", "memory", "processes")),
+    ("6.1", "max", False, 10000, 100, ()),
+    ("6.1", "max,phys-bits=52", False, 0, 100, ("exact", "memory", "processes")),
 )
 FULL = (
     ("6.1", "max", False, 500000, 10000, ()),
     ("6.1", "max,phys-bits=52", False, 50000, 1000, ()),
-    ("6.1", "max", True, 20000, 500, ()),
+    ("6.1", "max", True, 20000, 200, ()),
 )
 FULL_49 = (("4.9", "max", False, 50000, 10000, ()), ("4.9", "max,phys-bits=52", False, 0, 1000, ()))
 
