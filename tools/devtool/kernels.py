@@ -3,6 +3,7 @@
 What is built lies in the cache under a key of patches, core and configuration; without the cache it is built anew.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -129,8 +130,7 @@ def _test(image, what, amount, result, faults):
         run_logged("guest-tests", ["make", "-C", PROFILER / "tests", "OUT=" + job])
         command = ["sh", PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
         status = guest(image, cpu, job, command, {"SENTINEL_STRESS": stress})
-        out = (Path(job) / "out").read_text(errors="replace")
-        console = (Path(job) / "console").read_text(errors="replace")
+        out, console = (_text(Path(job) / name) for name in ("out", "console"))
     log = ROOT / "build" / "logs" / ("kernel-%s.log" % re.sub(r"\W+", "-", name))
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(out + console)
@@ -139,6 +139,11 @@ def _test(image, what, amount, result, faults):
     result["ioctls_fuzzed"] += fuzzed
     result["kernel_reports"] += reports
     faults += ["%s: %s (see %s)" % (name, text, log.relative_to(ROOT)) for text in complaints]
+
+
+def _text(path):
+    """What a guest has left in a file, or nothing when it came to an end before."""
+    return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def judge(out, console, status, fuzz):
@@ -202,8 +207,18 @@ def build(version, debug):
     image = kernels / ("linux-%s%s-%s" % (version, "-debug" if debug else "", key))
     if image.is_file():
         return image
-    tree = _patched_tree(version, source, source_key)
-    out = kernels / ("build-%s%s" % (version, "-debug" if debug else ""))
+    kernels.mkdir(parents=True, exist_ok=True)
+    with open(str(kernels / "lock"), "w") as lock:
+        # Another checkout may be building in the same cache.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.is_file():
+            _make(version, debug, fragment, _patched_tree(version, source), image)
+    return image
+
+
+def _make(version, debug, fragment, tree, image):
+    """Configures and builds a kernel beside its image, where an earlier build has left what need not be made again."""
+    out = image.parent / ("build-%s%s" % (version, "-debug" if debug else ""))
     out.mkdir(parents=True, exist_ok=True)
     (out / "fragment").write_text(fragment)
     say(
@@ -215,7 +230,6 @@ def build(version, debug):
     run_logged("kernel-build", make + ["bzImage"])
     shutil.copyfile(str(out / "arch/x86/boot/bzImage"), str(image) + ".new")
     os.replace(str(image) + ".new", str(image))
-    return image
 
 
 def merged(fragments):
@@ -259,20 +273,24 @@ def _source(version):
     return archive, key_of(file_digest(archive), *ours)
 
 
-def _patched_tree(version, source, key):
+def _patched_tree(version, source):
     """A tree of sources with the profiler in it. It keeps its place, so that make builds only what has changed."""
     patches = key_of(str(source), *sorted((PROFILER / "patches" / version).glob("*")))
     kernels = venvs.cache_home() / "kernels"
     tree = kernels / ("source-%s-%s" % (version, patches[:16]))
-    if not (tree / "Makefile").is_file():
+    if not tree.is_dir():
         for old in kernels.glob("source-%s-*" % version):
             shutil.rmtree(str(old))
         say("unpacking Linux %s" % version)
-        tree.mkdir(parents=True)
+        # Whole or not at all: this may be stopped at any time.
+        new = Path(str(tree) + ".new")
+        new.mkdir()
         if source.is_dir():
-            run_logged("kernel-copy", ["cp", "-a", "%s/." % source, tree])
-            run_logged("kernel-clean", ["make", "-C", tree, "mrproper"])
+            run_logged("kernel-copy", ["cp", "-a", "%s/." % source, new])
+            run_logged("kernel-clean", ["make", "-C", new, "mrproper"])
         else:
-            run_logged("kernel-unpack", ["tar", "-xf", source, "-C", tree, "--strip-components=1"])
+            run_logged("kernel-unpack", ["tar", "-xf", source, "-C", new, "--strip-components=1"])
+        run_logged("kernel-patch", ["sh", PROFILER / "apply.sh", new])
+        new.rename(tree)
     run_logged("kernel-apply", ["sh", PROFILER / "apply.sh", tree])
     return tree
