@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +56,15 @@ def test_what_is_wrong_with_a_guest_is_seen(kernels, out, console):
     assert kernels.judge(out, console, 0, False)[3]
 
 
+def test_a_later_configuration_counts(kernels):
+    fragments = ["CONFIG_A=y\n# CONFIG_B is not set\n", "# CONFIG_A is not set\nCONFIG_C=8\n"]
+    assert kernels.merged(fragments).splitlines() == [
+        "# CONFIG_A is not set",
+        "# CONFIG_B is not set",
+        "CONFIG_C=8",
+    ]
+
+
 def test_fuzzers_must_have_run_and_seen_nothing_of_others(kernels):
     fuzzed = "fuzzed 500 foreign 0\nfuzzed 600 foreign 0\n"
     assert kernels.judge(GOOD + fuzzed, "", 0, True) == (0, 1100, 0, [])
@@ -64,10 +72,10 @@ def test_fuzzers_must_have_run_and_seen_nothing_of_others(kernels):
     assert kernels.judge(GOOD + fuzzed.replace("foreign 0", "foreign 3"), "", 0, True)[3]
 
 
-@pytest.mark.skipif(
-    shutil.which("apt-get") is None, reason="the guest is made of Debian's packages"
-)
-def test_guest():
+def test_guest(kernels):
+    reason = kernels.why_impossible()
+    if reason:
+        pytest.skip("skipped: " + reason)
     done = subprocess.run(
         [str(ROOT / "tools/dev"), "qemu", "kernel"], stdout=subprocess.PIPE, text=True
     )

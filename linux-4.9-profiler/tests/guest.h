@@ -50,6 +50,9 @@ struct sentinel_status status_of(int fd);
 void read_pages(char *start, size_t pages, int rounds);
 void write_pages(char *start, size_t pages, int rounds);
 
+/* How often something long is to be done: SENTINEL_STRESS, if there is one, but no more than this. */
+int times(int most);
+
 /* The tests, by file. */
 void test_exact(void);
 void test_memory(void);

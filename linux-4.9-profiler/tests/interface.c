@@ -118,6 +118,63 @@ static void test_hugetlb(int fd)
 	munmap(huge, bytes);
 }
 
+/* KiB in huge pages of the mapping that holds an address. */
+static long huge_kib(void *address)
+{
+	FILE *file = fopen("/proc/self/smaps", "r");
+	unsigned long start, end;
+	bool inside = false;
+	char line[512];
+	long kib = -1;
+
+	must(file != NULL, "smaps");
+	while (kib < 0 && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = (uintptr_t)address >= start && (uintptr_t)address < end;
+		else if (inside)
+			sscanf(line, "AnonHugePages: %ld kB", &kib);
+	}
+	fclose(file);
+	return kib;
+}
+
+/* After STOP, the pages that START has split can be made huge again at once. */
+static void test_collapse(void)
+{
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+	size_t bytes = 16 << 20, align = 2 << 20;
+	char *area = mmap(NULL, bytes + align, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *huge = (char *)(((uintptr_t)area + align - 1) & ~(align - 1));
+	long before, split, after;
+	int fd, error;
+
+	must(area != MAP_FAILED && !madvise(huge, bytes, MADV_HUGEPAGE), "madvise");
+	memset(huge, 1, bytes);
+	before = huge_kib(huge);
+	check(before >= (long)(bytes >> 10) / 2, "%ld KiB are in huge pages", before);
+	fd = profile(huge, bytes / PAGE);
+	start(fd, SENTINEL_MODE_TLB_MISS);
+	write_pages(huge, bytes / PAGE, 1);
+	split = huge_kib(huge);
+	check(split == 0, "%ld KiB while they are profiled", split);
+	error = madvise(huge, bytes, MADV_COLLAPSE) ? errno : 0;
+	check(error == EINVAL && huge_kib(huge) == 0, "MADV_COLLAPSE meanwhile: %s, %ld KiB",
+	      strerror(error), huge_kib(huge));
+	stop(fd);
+	close(fd);
+	if (madvise(huge, bytes, MADV_COLLAPSE) && errno == EINVAL) {
+		skip("MADV_COLLAPSE after STOP", "this kernel has none, khugepaged does it in time");
+	} else {
+		after = huge_kib(huge);
+		check(10 * after >= 9 * before, "MADV_COLLAPSE after STOP: %ld of %ld KiB", after,
+		      before);
+	}
+	munmap(area, bytes + align);
+}
+
 static void test_huge_pages(void)
 {
 	size_t bytes = 4 << 20;
@@ -160,5 +217,6 @@ void test_interface(void)
 	test_hugetlb(fd);
 	close(fd);
 	test_huge_pages();
+	test_collapse();
 	munmap(pages, 8 * PAGE);
 }

@@ -70,13 +70,6 @@ static void *reads(void *unused)
 	return NULL;
 }
 
-static int times(int most)
-{
-	const char *text = getenv("SENTINEL_STRESS");
-
-	return text && atoi(text) < most ? atoi(text) : most;
-}
-
 /* Starts the helpers, switches the profiler on and off, joins the helpers. */
 static void cycles(const char *what, void *(*const *helpers)(void *), int helpers_count, int count)
 {

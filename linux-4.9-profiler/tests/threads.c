@@ -62,7 +62,7 @@ void test_threads(void)
 		munmap(pages, PAGES * PAGE);
 		return;
 	}
-	expect(pages, 1, 64, 1000);
+	expect(pages, 1, 64, times(1000));
 	expect(pages, 8, 200, 5);
 	munmap(pages, PAGES * PAGE);
 }

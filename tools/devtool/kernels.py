@@ -3,6 +3,7 @@
 What is built lies in the cache under a key of patches, core and configuration; without the cache it is built anew.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -13,11 +14,24 @@ import tempfile
 from pathlib import Path
 
 import venvs
-from util import ROOT, Stop, file_digest, key_of, need_programs, run_logged, say
+from util import ROOT, Stop, clean_env, file_digest, key_of, run_logged, say
 
 PROFILER = ROOT / "linux-4.9-profiler"
 HARNESS = PROFILER / "qemu"
-PROGRAMS = ("gcc", "make", "bc", "bison", "flex", "patch", "qemu-system-x86_64")
+# What it takes to build a kernel and to boot it: a program or a file, and Debian's package of it.
+TOOLS = {
+    "gcc": "gcc",
+    "make": "make",
+    "bc": "bc",
+    "bison": "bison",
+    "flex": "flex",
+    "patch": "patch",
+    "xz": "xz-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "/usr/include/stdio.h": "libc6-dev",
+    "/usr/include/libelf.h": "libelf-dev",
+    "/usr/include/numaif.h": "libnuma-dev",
+}
 # What the kernel writes when something is wrong with it.
 REPORT = re.compile(
     r"BUG:|WARNING:|Bad page|KASAN|Oops|general protection|unreferenced object|"
@@ -27,15 +41,15 @@ FUZZED = re.compile(r"^fuzzed (\d+) foreign (\d+)$", re.MULTILINE)
 HELD = re.compile(r"^held (\w+) (\d+)$", re.MULTILINE)
 FAILED = re.compile(r"^(not ok .*|Bail out!.*)$", re.MULTILINE)
 TENSORFLOW_KEYS = ("rank_correlation", "profiled_step_ratio", "losses_identical_to_stock")
-# (name, processor, with self-checks, calls of each fuzzer, limit of the stress tests, groups of tests)
+# (name, processor, with self-checks, calls of each fuzzer, limit of what takes long, groups of tests)
 SHORT = (
-    ("6.1", "max", False, 10000, 300, ()),
-    ("6.1", "max,phys-bits=52", False, 0, 300, ("exact", "memory", "processes")),
+    ("6.1", "max", False, 10000, 100, ()),
+    ("6.1", "max,phys-bits=52", False, 0, 100, ("exact", "memory", "processes")),
 )
 FULL = (
     ("6.1", "max", False, 500000, 10000, ()),
     ("6.1", "max,phys-bits=52", False, 50000, 1000, ()),
-    ("6.1", "max", True, 20000, 500, ()),
+    ("6.1", "max", True, 20000, 200, ()),
 )
 FULL_49 = (("4.9", "max", False, 50000, 10000, ()), ("4.9", "max,phys-bits=52", False, 0, 1000, ()))
 
@@ -44,7 +58,10 @@ def run(arguments):
     """Builds, boots and tests; prints one JSON object last. Returns 0 when everything is as promised."""
     if arguments not in ([], ["--full"]):
         raise Stop("qemu kernel takes only --full, but got: %s" % " ".join(arguments))
-    need_programs(*PROGRAMS)
+    reason = why_impossible()
+    if reason:
+        raise Stop(reason)
+    _install_tools()
     full = bool(arguments)
     plan = list(FULL if full else SHORT)
     if os.environ.get("LINUX49_SRC"):
@@ -62,6 +79,33 @@ def run(arguments):
         say("not as promised: " + fault)
     print(json.dumps(result), flush=True)
     return 1 if faults else 0
+
+
+def _missing_packages():
+    """Debian's packages of what is not there."""
+    return [
+        package
+        for tool, package in TOOLS.items()
+        if not (Path(tool).is_file() if tool.startswith("/") else shutil.which(tool))
+    ]
+
+
+def why_impossible():
+    """Why no kernel can be tested here, in one line, or None."""
+    if shutil.which("apt-get") is None:
+        return "apt-get is missing: the guest is made of Debian's packages"
+    missing = _missing_packages()
+    if missing and os.geteuid():
+        return "these packages are missing: apt-get install %s" % " ".join(missing)
+    return None
+
+
+def _install_tools():
+    missing = _missing_packages()
+    if missing:
+        say("installing %s" % ", ".join(missing))
+        command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing]
+        run_logged("apt-get", command, env=clean_env(DEBIAN_FRONTEND="noninteractive"))
 
 
 def _tensorflow(result, image):
@@ -84,10 +128,9 @@ def _test(image, what, amount, result, faults):
     say("testing Linux " + name)
     with tempfile.TemporaryDirectory(prefix="sentinel-kernel-") as job:
         run_logged("guest-tests", ["make", "-C", PROFILER / "tests", "OUT=" + job])
-        command = [PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
+        command = ["sh", PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
         status = guest(image, cpu, job, command, {"SENTINEL_STRESS": stress})
-        out = (Path(job) / "out").read_text(errors="replace")
-        console = (Path(job) / "console").read_text(errors="replace")
+        out, console = (_text(Path(job) / name) for name in ("out", "console"))
     log = ROOT / "build" / "logs" / ("kernel-%s.log" % re.sub(r"\W+", "-", name))
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(out + console)
@@ -96,6 +139,11 @@ def _test(image, what, amount, result, faults):
     result["ioctls_fuzzed"] += fuzzed
     result["kernel_reports"] += reports
     faults += ["%s: %s (see %s)" % (name, text, log.relative_to(ROOT)) for text in complaints]
+
+
+def _text(path):
+    """What a guest has left in a file, or nothing when it came to an end before."""
+    return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def judge(out, console, status, fuzz):
@@ -152,15 +200,25 @@ def build(version, debug):
       Path of the kernel's image.
     """
     names = ["common", version] + (["debug"] if debug else [])
-    fragment = "".join((HARNESS / "config" / name).read_text() for name in names)
+    fragment = merged([(HARNESS / "config" / name).read_text() for name in names])
     source, source_key = _source(version)
     key = key_of(source_key, fragment)[:16]
     kernels = venvs.cache_home() / "kernels"
     image = kernels / ("linux-%s%s-%s" % (version, "-debug" if debug else "", key))
     if image.is_file():
         return image
-    tree = _patched_tree(version, source, source_key)
-    out = kernels / ("build-%s%s" % (version, "-debug" if debug else ""))
+    kernels.mkdir(parents=True, exist_ok=True)
+    with open(str(kernels / "lock"), "w") as lock:
+        # Another checkout may be building in the same cache.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.is_file():
+            _make(version, debug, fragment, _patched_tree(version, source), image)
+    return image
+
+
+def _make(version, debug, fragment, tree, image):
+    """Configures and builds a kernel beside its image, where an earlier build has left what need not be made again."""
+    out = image.parent / ("build-%s%s" % (version, "-debug" if debug else ""))
     out.mkdir(parents=True, exist_ok=True)
     (out / "fragment").write_text(fragment)
     say(
@@ -172,7 +230,16 @@ def build(version, debug):
     run_logged("kernel-build", make + ["bzImage"])
     shutil.copyfile(str(out / "arch/x86/boot/bzImage"), str(image) + ".new")
     os.replace(str(image) + ".new", str(image))
-    return image
+
+
+def merged(fragments):
+    """One configuration of several; where two speak of the same symbol, the later one counts."""
+    lines = {}
+    for line in "".join(fragments).splitlines():
+        symbol = re.match(r"(?:# )?(CONFIG_\w+)(?:=| is not set$)", line)
+        if symbol:
+            lines[symbol.group(1)] = line
+    return "".join(line + "\n" for line in lines.values())
 
 
 def _check_config(config, fragment):
@@ -206,20 +273,24 @@ def _source(version):
     return archive, key_of(file_digest(archive), *ours)
 
 
-def _patched_tree(version, source, key):
+def _patched_tree(version, source):
     """A tree of sources with the profiler in it. It keeps its place, so that make builds only what has changed."""
     patches = key_of(str(source), *sorted((PROFILER / "patches" / version).glob("*")))
     kernels = venvs.cache_home() / "kernels"
     tree = kernels / ("source-%s-%s" % (version, patches[:16]))
-    if not (tree / "Makefile").is_file():
+    if not tree.is_dir():
         for old in kernels.glob("source-%s-*" % version):
             shutil.rmtree(str(old))
         say("unpacking Linux %s" % version)
-        tree.mkdir(parents=True)
+        # Whole or not at all: this may be stopped at any time.
+        new = Path(str(tree) + ".new")
+        new.mkdir()
         if source.is_dir():
-            run_logged("kernel-copy", ["cp", "-a", "%s/." % source, tree])
-            run_logged("kernel-clean", ["make", "-C", tree, "mrproper"])
+            run_logged("kernel-copy", ["cp", "-a", "%s/." % source, new])
+            run_logged("kernel-clean", ["make", "-C", new, "mrproper"])
         else:
-            run_logged("kernel-unpack", ["tar", "-xf", source, "-C", tree, "--strip-components=1"])
+            run_logged("kernel-unpack", ["tar", "-xf", source, "-C", new, "--strip-components=1"])
+        run_logged("kernel-patch", ["sh", PROFILER / "apply.sh", new])
+        new.rename(tree)
     run_logged("kernel-apply", ["sh", PROFILER / "apply.sh", tree])
     return tree

@@ -18,16 +18,9 @@ STOCK_VENV = ROOT / ".venv-stock"
 # How to get a missing program on Debian and its like.
 HOW_TO_GET = {
     "cargo": "see https://rustup.rs (Debian's own is too old)",
-    "bc": "apt-get install bc",
-    "bison": "apt-get install bison",
-    "flex": "apt-get install flex",
     "g++": "apt-get install g++",
-    "gcc": "apt-get install gcc libelf-dev libssl-dev",
     "ldd": "apt-get install libc-bin",
-    "make": "apt-get install make",
     "nm": "apt-get install binutils",
-    "patch": "apt-get install patch",
-    "qemu-system-x86_64": "apt-get install qemu-system-x86",
     "readelf": "apt-get install binutils",
 }
 
