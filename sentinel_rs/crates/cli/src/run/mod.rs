@@ -91,8 +91,12 @@ pub fn run(order: &Order) -> anyhow::Result<ExitCode> {
         }
         Err(error) => return Err(error.into()),
     };
-    let handed = folder.read()?;
-    let lines = if handed.is_empty() { why_nothing(order) } else { summary::lines(&handed) };
+    let lines = match folder.read() {
+        Ok(handed) if handed.is_empty() => why_nothing(order),
+        Ok(handed) => summary::lines(&handed),
+        // The command has run: its end is what the caller asks for.
+        Err(error) => vec![format!("what it did cannot be told: {error:#}")],
+    };
     drop(folder);
     let mut err = io::stderr().lock();
     for line in lines {

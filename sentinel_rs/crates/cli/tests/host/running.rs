@@ -10,7 +10,7 @@ const HANDED: &str = r#"{"active":true,"tiers":"emulated","slow_tier":"emulated:
 "fast_bytes_allowed":1048576,"fast_bytes_peak":1048576,"fast_bytes_used":0,"fast_bytes_needed":0,"peak_bytes":2097152,
 "promoted_bytes":4096,"demoted_bytes":0,"late_promotions":0,"slot_hit_rate":1.0,"overflow_bytes":0,"stall_ns":0,
 "emulated_delay_ns":0,"steps_seen":9,"steps_profiled":1,"steps_managed":5,"layers":3,"layer_source":"marked",
-"panics_caught":0,"errors_by_errno":{},"message":null}"#;
+"panics_caught":0,"errors_by_errno":{},"message":null,"profiler":"op"}"#;
 
 #[test]
 fn the_command_gets_its_variables_and_its_statistics_are_told() {
@@ -21,7 +21,14 @@ fn the_command_gets_its_variables_and_its_statistics_are_told() {
     let lines: Vec<&str> = err.lines().collect();
     assert_eq!(lines.len(), 5, "{err}");
     assert_eq!(lines[0], "sentinel: was on: policy hpca21, fast memory 1.0 MiB, slow memory emulated:cxl");
-    assert_eq!(lines[1], "sentinel: steps: 5 followed a plan, of 9 (1 profiled); 3 layers, marked");
+    assert_eq!(lines[1], "sentinel: steps: 5 followed a plan, of 9 (1 profiled by op); 3 layers, marked");
+}
+
+#[test]
+fn statistics_that_make_no_sense_do_not_change_how_the_command_ended() {
+    let script = r#"echo '{"active":true}' > $SENTINEL_STATS/1.json; exit 3"#;
+    let Ran { code, err, .. } = sentinel(&["run", "--fast", "1M", "--", "sh", "-c", script]);
+    assert_eq!((code, err.contains("sentinel: what it did cannot be told: ")), (3, true), "{err}");
 }
 
 #[test]
