@@ -28,7 +28,7 @@ for layer in range(4):
 train = tf.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_mean(tf.square(y - 0.5)))
 with tf.Session() as session:
     session.run(tf.global_variables_initializer())
-    for step in range(12):
+    for step in range(60):
         session.run(train, {x: numpy.ones([512, 256], "f")})
 print("trained")
 """
@@ -117,7 +117,7 @@ def use(environment, example):
         len(refused.splitlines()) == 1 and "nothing-such" in refused,
         "of a missing trace it says %s" % refused,
     )
-    arguments = ["--batch", "16", "--steps", "4", "--warmup-steps", "1", "--fast", "50%"]
+    arguments = ["--batch", "16", "--steps", "30", "--warmup-steps", "1", "--fast", "50%"]
     arguments += ["--slow", "emulated:optane", "--json-out", "result.json"]
     environment.run("python", "-W", "ignore", example, *arguments)
     result = json.loads((environment.folder / "result.json").read_text())
