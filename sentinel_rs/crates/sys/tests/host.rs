@@ -95,6 +95,18 @@ fn the_tightest_group_of_version_2_limits() {
 }
 
 #[test]
+fn room_in_swap_is_what_the_machine_and_the_group_leave() {
+    let machine = FakeMachine::new("swap-room");
+    assert_eq!(host::swap_room_bytes(&machine.root), None, "this kernel tells nothing");
+    machine.file("proc/meminfo", "SwapTotal:  4096 kB\nSwapFree:  2048 kB\n");
+    assert_eq!(host::swap_room_bytes(&machine.root), Some(2 << 20));
+    machine.file("proc/self/cgroup", "0::/train\n").file("sys/fs/cgroup/train/memory.swap.max", "1048576\n");
+    assert_eq!(host::swap_room_bytes(&machine.root), Some(1 << 20), "nothing of the group is in swap");
+    machine.file("sys/fs/cgroup/train/memory.swap.current", "1044480\n");
+    assert_eq!(host::swap_room_bytes(&machine.root), Some(4096));
+}
+
+#[test]
 fn version_1_limits_and_its_way_to_say_none() {
     let machine = FakeMachine::new("cgroup1");
     machine.file("proc/self/cgroup", "4:cpu,memory:/box\n0::/\n");

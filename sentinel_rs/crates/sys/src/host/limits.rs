@@ -79,6 +79,21 @@ pub fn unreclaimable(root: &Path) -> Option<Footprint> {
     })
 }
 
+/// Bytes that this process may still swap out: what is free of all swap, or what its control group (version 2) leaves.
+/// Version 1 limits memory and swap together, which swapping does not change.
+#[must_use]
+pub fn swap_room_bytes(root: &Path) -> Option<u64> {
+    let free = super::memory_info(root, "SwapFree:")?;
+    let group = match memory_limits(root) {
+        Limits { version: Some(2), swap: Some((limit, file)), .. } => {
+            let used = text(&file.with_file_name("memory.swap.current")).and_then(|used| used.parse().ok());
+            limit.saturating_sub(used.unwrap_or(0))
+        }
+        _ => u64::MAX,
+    };
+    Some(free.min(group))
+}
+
 /// Looks at the group and all above it, of which a container may see only some.
 fn tightest(version: u32, mount: &Path, group: &str, [memory, swap, used]: [&str; 3]) -> Limits {
     let mut limits = Limits { version: Some(version), ..Limits::default() };
