@@ -1,30 +1,13 @@
 //! The settings of machines that are folders of files, and of the machine that runs the test.
 
-use std::path::{Path, PathBuf};
+#[path = "common/fake_machine.rs"]
+mod fake_machine;
+
+use fake_machine::FakeMachine;
+use std::path::Path;
 use sys::host::{self, Hmat, Limits, SwapKind};
 
 const GIB: u64 = 1 << 30;
-
-/// A machine as files below a folder of its own.
-struct FakeMachine {
-    root: PathBuf,
-}
-
-impl FakeMachine {
-    fn new(name: &str) -> Self {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("host").join(name);
-        let _ = std::fs::remove_dir_all(&root);
-        std::fs::create_dir_all(&root).unwrap();
-        FakeMachine { root }
-    }
-
-    fn file(&self, path: &str, text: &str) -> &Self {
-        let path = self.root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-        self
-    }
-}
 
 #[test]
 fn an_empty_machine_tells_nothing_and_fails_nothing() {
