@@ -46,7 +46,7 @@ def parse_arguments():
     add("--quick", action="store_true", help="one pair at 50%% only, fewer steps")
     add("--pairs", type=int, default=2, help="runs of each in every case, at most (default 2)")
     add("--steps", type=int, default=4, help="steps that count, at a run's end (default 4)")
-    add("--settle", type=int, default=9, help="steps before them that do not (default 9)")
+    add("--settle", type=int, default=8, help="steps before them that do not (default 8)")
     add("--minutes", type=float, default=24, help="time for all of it, at most (default 24)")
     add("--run-seconds", type=float, default=120, help="time of one run, at most (default 120)")
     add("--workload", choices=sorted(WORKLOADS), action="append", help="only these")
@@ -100,7 +100,7 @@ class Bench:
     def train(self, workload, kind, limit_bytes):
         """Trains; returns the counted step times, Sentinel's statistics (None when the time ran out), and counters."""
         out = self._scratch / "result.json"
-        settle = self._arguments.settle if kind == "sentinel" else 2
+        settle = self._arguments.settle
         python = "sentinel_python" if kind == "sentinel" else "stock_python"
         command = [getattr(self._arguments, python), "-W", "ignore", MODELS / (workload + ".py")]
         command += ["--batch", WORKLOADS[workload], "--json-out", out]
@@ -259,7 +259,10 @@ def interval(cases):
 
 
 def bound(case):
-    """What a case's ratio is: a value, or a bound of it, because runs were stopped before a step counted."""
+    """What a case's ratio is: a value, or a bound of it, because runs were stopped before a step counted.
+
+    When runs of both were stopped it is neither, and the case has none.
+    """
     stopped = set(case["bounded_by"]) & {"sentinel", "stock"}
     if len(stopped) == 2:
         return "unknown"
@@ -268,7 +271,8 @@ def bound(case):
 
 def summary(all_cases, details):
     """The JSON object of all cases, which are keyed by percent, medium and workload."""
-    cases = {key: case for key, case in all_cases.items() if case["sentinel"] and case["stock"]}
+    both = {key: case for key, case in all_cases.items() if case["sentinel"] and case["stock"]}
+    cases = {key: case for key, case in both.items() if bound(case) != "unknown"}
     names = {key: "%s %s %d" % key[::-1] for key in all_cases}
     result = {}
     for percent in PERCENTS:
@@ -281,14 +285,14 @@ def summary(all_cases, details):
     whole = len(cases) == len(all_cases)
     result["ratio_min"] = round(min(map(ratio, cases.values())), 3) if whole else None
     result["ratios"] = {names[key]: round(ratio(case), 3) for key, case in cases.items()}
-    result["bounds"] = {names[k]: bound(c) for k, c in cases.items() if bound(c) != "value"}
+    result["bounds"] = {names[k]: bound(c) for k, c in both.items() if bound(c) != "value"}
     result["pairs"] = {names[k]: min(len(c["sentinel"]), len(c["stock"])) for k, c in cases.items()}
     result["killed"] = {
         names[key]: {kind: c["killed"].count(kind) for kind in sorted(set(c["killed"]))}
         for key, c in all_cases.items()
         if c["killed"]
     }
-    result["not_run"] = sorted(names[key] for key in all_cases if key not in cases)
+    result["without_ratio"] = sorted(names[key] for key in all_cases if key not in cases)
     result["ratios_to_tcmalloc"] = {
         names[key]: round(
             geometric_mean([throughput(a) for a in c["sentinel"]]) / throughput(c["tcmalloc"][0]), 3
@@ -317,7 +321,7 @@ def new_case(workload):
 
 
 def run(arguments):
-    """All cases, one pair of each before the second of any, tcmalloc last; returns the JSON object."""
+    """All cases, one pair of each before the second of any, in turned order, tcmalloc last; returns the JSON object."""
     details = {"base_bytes": {}, "peak_above_base_bytes": {}}
     cases = {
         (percent, medium, workload): new_case(workload)
@@ -332,7 +336,8 @@ def run(arguments):
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(arguments, scratch)
         try:
-            for kinds in [["sentinel", "stock"]] * arguments.pairs + [["tcmalloc"]]:
+            pairs = [["sentinel", "stock"][:: (-1) ** pair] for pair in range(arguments.pairs)]
+            for kinds in pairs + [["tcmalloc"]]:
                 for medium in arguments.medium:
                     with media[medium]():
                         own = {key: case for key, case in cases.items() if key[1] == medium}
