@@ -8,6 +8,9 @@ use crate::amount::Bytes;
 /// Makes swap where there is none.
 const MAKE_SWAP: &str = "fallocate -l 8G /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile";
 
+/// Puts Sentinel where the interpreter finds it.
+const INSTALL: &str = "python -m pip install tensorflow-1.13.1+sentinel-*.whl";
+
 /// How much a problem matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,17 +70,17 @@ fn python(facts: &Facts) -> Vec<Problem> {
         let has = installed.tensorflow.as_ref();
         let has =
             has.map_or_else(|| "has no TensorFlow".to_owned(), |v| format!("has TensorFlow {v} without Sentinel"));
-        return blocks(format!("{} {has}", installed.executable), &format!("tools/dev setup && {again}"));
+        return blocks(format!("{} {has}", installed.executable), &format!("{INSTALL} && {again}"));
     }
     match (&python.tried, &python.error) {
         (Some(tried), _) if tried.active => Vec::new(),
         (Some(tried), _) => {
             let why = tried.message.as_deref().unwrap_or("it does not say why");
-            blocks(format!("Sentinel in {} took no part in a session: {why}", installed.executable), "tools/dev setup")
+            blocks(format!("Sentinel in {} took no part in a session: {why}", installed.executable), INSTALL)
         }
         (None, error) => {
             let why = error.as_deref().unwrap_or("it does not say why");
-            blocks(format!("a session with Sentinel in {} failed: {why}", installed.executable), "tools/dev setup")
+            blocks(format!("a session with Sentinel in {} failed: {why}", installed.executable), INSTALL)
         }
     }
 }
@@ -279,13 +282,13 @@ mod tests {
                 |f| f.python.installed.as_mut().expect("healthy").library = false,
                 Weight::Blocks,
                 "TensorFlow 1.13.1 without Sentinel",
-                "tools/dev setup",
+                "pip install",
             ),
             (
                 |f| f.python.tried.as_mut().expect("healthy").active = false,
                 Weight::Blocks,
                 "took no part",
-                "tools/dev setup",
+                "pip install",
             ),
         ];
         for (change, weight, what, fix) in cases {
