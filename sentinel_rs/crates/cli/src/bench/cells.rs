@@ -11,9 +11,6 @@ use super::cores::on_all_cores;
 use super::policies::{budget, Model};
 use crate::simulate::{bound, one, PolicyResult};
 
-/// The largest budget for which the bound is worked out; above, it is 1 nearly everywhere.
-const BOUND_PERCENT_MAX: u64 = 60;
-
 /// Where policies are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
@@ -29,7 +26,7 @@ pub struct Point {
 pub struct Solved {
     /// Where.
     pub point: Point,
-    /// The most that any policy could reach; nothing at budgets of which nobody asks.
+    /// The most that any policy could reach; nothing where it was not asked for.
     pub bound: Option<f64>,
     /// Every policy, in the order of `Named::ALL`.
     pub results: Vec<(Named, PolicyResult)>,
@@ -49,10 +46,13 @@ enum Task {
     Moving(Point),
 }
 
+/// Whether the bound is worked out at a point: it takes longer than all policies together.
+type Bounded = fn(Point) -> bool;
+
 type Results = Vec<(Named, PolicyResult)>;
 
 /// Solves all points.
-pub fn solve(models: &[Model], machine: &Machine, points: &[Point]) -> anyhow::Result<Vec<Solved>> {
+pub fn solve(models: &[Model], machine: &Machine, points: &[Point], bounded: Bounded) -> anyhow::Result<Vec<Solved>> {
     let mut tasks: Vec<Task> = Vec::new();
     for &Point { model, percent, .. } in points {
         let still = Task::Still { model, percent };
@@ -63,7 +63,7 @@ pub fn solve(models: &[Model], machine: &Machine, points: &[Point]) -> anyhow::R
     let stills = tasks.len();
     tasks.extend(points.iter().copied().map(Task::Moving));
     let mut done: Vec<(Option<f64>, Results)> =
-        on_all_cores("points", tasks.len(), |index| run(models, machine, tasks[index]))?;
+        on_all_cores("points", tasks.len(), |index| run(models, machine, tasks[index], bounded))?;
     let moved = done.split_off(stills);
     let solved = points.iter().zip(moved).map(|(&point, (bound, mut results))| {
         let own = Task::Still { model: point.model, percent: point.percent };
@@ -76,7 +76,7 @@ pub fn solve(models: &[Model], machine: &Machine, points: &[Point]) -> anyhow::R
     Ok(solved.collect())
 }
 
-fn run(models: &[Model], machine: &Machine, task: Task) -> anyhow::Result<(Option<f64>, Results)> {
+fn run(models: &[Model], machine: &Machine, task: Task, bounded: Bounded) -> anyhow::Result<(Option<f64>, Results)> {
     let (point, moves) = match task {
         // Any speed will do.
         Task::Still { model, percent } => (Point { model, percent, m_hat: 1.0 }, false),
@@ -88,8 +88,7 @@ fn run(models: &[Model], machine: &Machine, task: Task) -> anyhow::Result<(Optio
     for (_, policy) in Named::ALL.into_iter().filter(|(_, policy)| policy.migrates() == moves) {
         results.push((policy, one(policy, &model.workload, &model.costs, &setting, machine)?));
     }
-    let bounded = moves && point.percent <= BOUND_PERCENT_MAX;
-    let bound = bounded.then(|| bound(&model.workload, &model.costs, &setting));
+    let bound = (moves && bounded(point)).then(|| bound(&model.workload, &model.costs, &setting));
     Ok((bound, results))
 }
 

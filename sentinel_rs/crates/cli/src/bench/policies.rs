@@ -18,9 +18,11 @@ use crate::simulate::one;
 use crate::table::{Align, Table};
 
 /// Fast memory in percent of the peak.
-const BUDGETS: [u64; 7] = [5, 10, 20, 40, 60, 80, 100];
+const BUDGETS: [u64; 5] = [5, 10, 20, 40, 60];
 /// Peaks that each direction can move in one all-fast step.
 const M_HATS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
+/// Further points, of budget in percent and m̂, at which no policy may be faster than ours.
+const AMPLE: [(u64, f64); 2] = [(80, 1.0), (100, 1.0)];
 /// Published columns that are predicted.
 const PREDICTED: [u64; 3] = [10, 20, 40];
 /// Migration speeds among which the calibration chooses: from the first, each this much faster than the one before.
@@ -91,7 +93,7 @@ pub fn run(data: &Path, published: &Path, results: &Path, brief: bool, out: &mut
     };
     calibrate(&models, &machine, &throughput, &mut summary, out)?;
     predict_ial(&models, &machine, &speedup, &mut summary, out)?;
-    let solved = cells::solve(&models, &machine, &points(&models, brief))?;
+    let solved = cells::solve(&models, &machine, &points(&models, brief), is_compared)?;
     compare(&models, &solved, &mut summary, out)?;
     summary.robust_worst_vs_first_touch = robust(&models, &machine, out)?;
     if !brief {
@@ -256,9 +258,13 @@ fn predict_ial(
 /// The points of the comparison: budget in percent, and m̂.
 const COMPARED: [(u64, f64); 4] = [(20, 1.0), (20, 2.0), (20, 4.0), (10, 4.0)];
 
+fn is_compared(point: Point) -> bool {
+    COMPARED.contains(&(point.percent, point.m_hat))
+}
+
 /// Every point of the full table, or those of the comparison only.
 fn points(models: &[Model], brief: bool) -> Vec<Point> {
-    let all = || BUDGETS.into_iter().flat_map(|percent| M_HATS.map(|m_hat| (percent, m_hat))).collect();
+    let all = || BUDGETS.into_iter().flat_map(|percent| M_HATS.map(|m_hat| (percent, m_hat))).chain(AMPLE).collect();
     let of_model: Vec<(u64, f64)> = if brief { COMPARED.to_vec() } else { all() };
     let at = |model: usize| of_model.iter().map(move |&(percent, m_hat)| Point { model, percent, m_hat });
     (0..models.len()).flat_map(at).collect()

@@ -13,8 +13,14 @@ use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// A unit is at most the planned fast bytes divided by this.
 const GRAINS: u64 = 64;
-/// Buffers below twice this are one unit: records of which page is where look at every 64th page of a long range.
-const GRAIN_MIN_BYTES: u64 = 64 * PAGE_BYTES;
+/// And by this where that makes no more than so many units.
+const FINE_GRAINS: u64 = 128;
+const FINE_UNITS_MAX: u64 = 12_000;
+/// Units are no shorter than this: records of which page is where look at every 32nd page of a long range.
+const GRAIN_MIN_BYTES: u64 = 32 * PAGE_BYTES;
+/// They are exact in a buffer up to this size, whose units are no shorter than that.
+const EXACT_BYTES: u64 = 1 << 20;
+const EXACT_GRAIN_BYTES: u64 = 16 * PAGE_BYTES;
 /// Persistent buffers have units of this size in every plan, because a plan finds them where another one left them.
 const PERSISTENT_GRAIN_BYTES: u64 = 2 << 20;
 /// The pool of buffers that are not decided about is at most the planned fast bytes divided by this.
@@ -45,7 +51,7 @@ pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: 
     let rooms: Vec<i64> = unplanned.into_iter().map(|bytes| signed(fast_budget_bytes - bytes)).collect();
     let (small_pool, small, left) = small_buffers(profile, planned_bytes);
     let small_bytes = small_pool.extent_by_layer.iter().copied().max().unwrap_or(0);
-    let grain_bytes = (planned_bytes / GRAINS).max(GRAIN_MIN_BYTES);
+    let grain_bytes = grain_bytes(profile, planned_bytes);
     let planner = Planner { profile, costs, migration, rooms, grain_bytes, left: &left, scratch: &scratch };
     // Who stays fast for life is known only after a first search. Sharing addresses saves address space and costs the room that a
     // packing wastes; whether that pays is known only when all is decided anew.
@@ -93,6 +99,24 @@ fn small_buffers(profile: &Profile, planned_bytes: u64) -> (Pool, Vec<usize>, Ve
     }
     chosen.retain(|&index| !left[index]);
     (pool, chosen, left)
+}
+
+/// Units of a step buffer.
+fn parts(size_bytes: u64, grain_bytes: u64) -> u64 {
+    let least_bytes = if size_bytes <= EXACT_BYTES { EXACT_GRAIN_BYTES } else { GRAIN_MIN_BYTES };
+    (size_bytes / grain_bytes.max(least_bytes)).clamp(1, PARTS_MAX)
+}
+
+/// Length of units: as short as pays, as long as there are not too many of them.
+fn grain_bytes(profile: &Profile, planned_bytes: u64) -> u64 {
+    let fine_bytes = (planned_bytes / FINE_GRAINS).max(EXACT_GRAIN_BYTES);
+    let in_step = profile.buffers.iter().filter(|b| matches!(b.class, Class::ShortLived | Class::LongLived));
+    let units: u64 = in_step.map(|facts| parts(facts.size_bytes, fine_bytes)).sum();
+    if units <= FINE_UNITS_MAX {
+        fine_bytes
+    } else {
+        (planned_bytes / GRAINS).max(EXACT_GRAIN_BYTES)
+    }
 }
 
 /// Length of the units of a persistent buffer: a function of its size alone.
@@ -157,7 +181,7 @@ impl Planner<'_> {
             let pages = page_ceil(facts.size_bytes) / PAGE_BYTES;
             let parts = match facts.class {
                 Class::Persistent => page_ceil(facts.size_bytes).div_ceil(persistent_grain_bytes(facts.size_bytes)),
-                _ => (facts.size_bytes / self.grain_bytes).clamp(1, PARTS_MAX),
+                _ => parts(facts.size_bytes, self.grain_bytes),
             };
             let begin = problem.tensors.len();
             let mut rest = pages;
