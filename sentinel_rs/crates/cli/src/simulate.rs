@@ -75,7 +75,7 @@ pub struct Point {
 }
 
 /// One policy at one budget.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct PolicyResult {
     pub policy: &'static str,
     /// Throughput relative to all-fast; `None` when it cannot run.

@@ -9,7 +9,7 @@ use trace::{Tier, PAGE_BYTES};
 const CHUNK_PAGES: usize = 1 << 18;
 
 /// Distance in pages between the samples of a long range.
-const STRIDE_PAGES: usize = 64;
+const STRIDE_PAGES: usize = 32;
 
 /// Ranges of up to this many pages (1 MiB) are counted page by page.
 const EXACT_PAGES: usize = 256;
@@ -75,8 +75,8 @@ impl PageTiers {
     /// How many of the bytes `addr..addr + len_bytes` are on pages whose recorded tier is not [`Tier::FAST`]. Pages outside
     /// the range or never set count as none: nothing is known of them.
     ///
-    /// Exact up to 1 MiB. In longer ranges one page in 64 is looked at, and the pages between two of these only when their
-    /// tiers differ: pages in another tier are missed when fewer than 64 of them lie between two looked-at pages of one
+    /// Exact up to 1 MiB. In longer ranges one page in 32 is looked at, and the pages between two of these only when their
+    /// tiers differ: pages in another tier are missed when fewer than 32 of them lie between two looked-at pages of one
     /// tier, so ranges that were placed or moved as a whole are still counted exactly.
     #[must_use]
     pub fn slow_bytes(&self, addr: usize, len_bytes: usize) -> u64 {

@@ -3,7 +3,8 @@
 use crate::hpca21::pool::Pool;
 use crate::hpca21::units::{coallocate, Coallocation, Span};
 use crate::{Interval, Place, Plan, PlanError, PoolRule, Slot, Unit};
-use profile::{live_bytes, Class, LayerFacts, Profile};
+use profile::{live_bytes, BufferFacts, BufferUse, Class, LayerFacts, Profile};
+use std::collections::BTreeMap;
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// The part of the budget that allocations without a planned address may take is at most the budget divided by this.
@@ -112,9 +113,13 @@ fn staying_bytes(profile: &Profile) -> u64 {
 }
 
 /// By layer, what of the budget is left to allocations without a planned address: the most that is alive of them at an op of
-/// the layer and a tenth more, and what outlives the step.
-pub(crate) fn unplanned_by_layer(profile: &Profile, fast_budget_bytes: u64) -> Vec<u64> {
-    let alive = live_bytes(profile.ops.len(), &profile.buffers, |facts| facts.class == Class::Scratch);
+/// the layer and a tenth more, and what outlives the step. Scratch of the ops that `decided` names is not counted.
+pub(crate) fn unplanned_by_layer(profile: &Profile, fast_budget_bytes: u64, decided: &[Scratch]) -> Vec<u64> {
+    let is_decided = |facts: &BufferFacts| {
+        facts.birth_op == facts.death_op && decided.binary_search_by_key(&facts.birth_op, |scratch| scratch.op).is_ok()
+    };
+    let counts = |facts: &BufferFacts| facts.class == Class::Scratch && !is_decided(facts);
+    let alive = live_bytes(profile.ops.len(), &profile.buffers, counts);
     let staying = staying_bytes(profile);
     let most_bytes = fast_budget_bytes / UNPLANNED_SHARE;
     let of_layer = |layer: &LayerFacts| {
@@ -123,6 +128,32 @@ pub(crate) fn unplanned_by_layer(profile: &Profile, fast_budget_bytes: u64) -> V
         (most_alive + most_alive / 10 + staying).min(most_bytes)
     };
     profile.layers.iter().map(of_layer).collect()
+}
+
+/// The temporaries without a planned address that one op makes and gives back.
+#[derive(Clone, Debug)]
+pub(crate) struct Scratch {
+    /// Index of the op.
+    pub(crate) op: u32,
+    /// What the heap takes for them.
+    pub(crate) bytes: u64,
+    /// What the op does with all of them together.
+    pub(crate) used: BufferUse,
+}
+
+/// The scratch of every op that makes more than `limit_bytes` of it, by op.
+pub(crate) fn large_scratch(profile: &Profile, limit_bytes: u64) -> Vec<Scratch> {
+    let mut by_op: BTreeMap<u32, (u64, BufferUse)> = BTreeMap::new();
+    let own = |facts: &&BufferFacts| facts.class == Class::Scratch && facts.birth_op == facts.death_op;
+    for facts in profile.buffers.iter().filter(own) {
+        let op = facts.birth_op;
+        let (bytes, used) = by_op.entry(op).or_insert((0, BufferUse { op, read_bytes: 0, written_bytes: 0 }));
+        *bytes += if facts.size_bytes < PAGE_BYTES { facts.size_bytes } else { page_ceil(facts.size_bytes) };
+        used.read_bytes += facts.read_bytes;
+        used.written_bytes += facts.written_bytes;
+    }
+    let scratch = by_op.into_iter().map(|(op, (bytes, used))| Scratch { op, bytes, used });
+    scratch.filter(|scratch| scratch.bytes > limit_bytes).collect()
 }
 
 /// One slot per buffer that has a key, sorted by key. `places` says where, by buffer index; what has no place there goes

@@ -1,6 +1,8 @@
 //! `sentinel bench`: figures by which planning is judged. Each bench prints a table and ends with one JSON object.
 
+mod cells;
 mod clock;
+mod cores;
 pub mod packing;
 pub mod planning;
 pub mod policies;

@@ -1,5 +1,7 @@
 //! Whether our policy is ever below another that obeys the same budget.
 
+use std::io::{self, Write};
+
 use serde::Serialize;
 use sim::Named;
 
@@ -17,11 +19,13 @@ pub struct Rivals {
     worst_ratio: f64,
     /// Which point and which policy that was.
     worst: String,
+    /// Every point at which some other policy was faster, with its ratio and that policy.
+    offenders: Vec<String>,
 }
 
 impl Default for Rivals {
     fn default() -> Rivals {
-        Rivals { points: 0, below: 0, worst_ratio: f64::INFINITY, worst: String::new() }
+        Rivals { points: 0, below: 0, worst_ratio: f64::INFINITY, worst: String::new(), offenders: Vec::new() }
     }
 }
 
@@ -36,16 +40,28 @@ impl Rivals {
         self.points += 1;
         let Some((name, best)) = others.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)) else { return };
         let ratio = ours / best;
-        self.below += usize::from(ratio < EQUAL);
+        if ratio < EQUAL {
+            self.below += 1;
+            self.offenders.push(format!("{point}: {ratio:.4} of {name}"));
+        }
         if ratio < self.worst_ratio {
             (self.worst_ratio, self.worst) = (ratio, format!("{point}, {name}"));
         }
     }
 
-    /// One line for people.
-    pub fn line(&self) -> String {
-        let Rivals { points, below, worst_ratio, worst } = self;
-        format!("gap is below another policy of the same budget at {below} of {points} points; least ratio {worst_ratio:.3} ({worst})")
+    /// The least ratio.
+    pub fn worst_ratio(&self) -> f64 {
+        self.worst_ratio
+    }
+
+    /// For people.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let Rivals { points, below, worst_ratio, worst, offenders } = self;
+        writeln!(
+            out,
+            "\ngap is below another policy of the same budget at {below} of {points} points; least ratio {worst_ratio:.4} ({worst})"
+        )?;
+        offenders.iter().try_for_each(|offender| writeln!(out, "    {offender}"))
     }
 }
 
@@ -62,6 +78,7 @@ mod tests {
         assert_eq!((rivals.points, rivals.below), (3, 1));
         assert!((rivals.worst_ratio - 0.8).abs() < 1e-12);
         assert_eq!(rivals.worst, "b, x");
+        assert_eq!(rivals.offenders, ["b: 0.8000 of x"]);
         assert!(!Rivals::is_rival(Named::FastOnly) && Rivals::is_rival(Named::StaticOptimum));
     }
 }

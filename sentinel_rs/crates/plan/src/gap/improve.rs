@@ -6,11 +6,13 @@ use super::state::Taken;
 use crate::SplitMix;
 
 /// Routes that may be looked for, times the ops and uses that each looks at: about a second.
-const WORK: u64 = 60_000_000;
+const WORK: u64 = 100_000_000;
 /// Tries in a row, per tensor, that may shorten nothing before the search gives up.
 const IDLE_TRIES: usize = 4;
 /// Tensors that choose again at once, at most.
 const RUIN_MAX: u64 = 12;
+/// Where time is lost is looked at once in so many tries.
+const LOSSES_TRIES: u32 = 16;
 /// The same input gives the same plan.
 const SEED: u64 = 0x5EED;
 
@@ -19,17 +21,31 @@ fn index(draws: &mut SplitMix, len: usize) -> usize {
     usize::try_from(draws.below(len.max(1) as u64)).unwrap_or(0)
 }
 
+/// An op that loses time, with a probability that rises with what it loses; nothing when no time is lost.
+fn losing_op(losses: &[f64], draws: &mut SplitMix) -> Option<u32> {
+    let total = losses.last().copied().filter(|&total| total >= 1.0)?;
+    let lot = total * draws.next_share();
+    u32::try_from(losses.partition_point(|&lost| lost <= lot).min(losses.len() - 1)).ok()
+}
+
 impl Search<'_> {
     /// Shortens the step until the work is done, no op loses time, or nothing helps any more.
     pub(super) fn improve(&mut self) {
         let mut draws = SplitMix::new(SEED);
         let mut work = 0;
-        let mut total_ns = self.total_ns();
+        let mut total_ns = self.state.total_ns;
         let mut idle = 0;
+        let mut losses = Vec::new();
+        let mut tries = 0_u32;
         while work < WORK && idle < IDLE_TRIES * self.taken.len() {
-            let Some(op) = self.losing_op(&mut draws) else { return };
+            if tries % LOSSES_TRIES == 0 {
+                losses = self.losses();
+                work += self.state.ops() as u64;
+            }
+            tries += 1;
+            let Some(op) = losing_op(&losses, &mut draws) else { return };
             let chosen = self.ruin(op, &mut draws);
-            work += self.state.ops() as u64 + self.taken.len() as u64;
+            work += self.taken.len() as u64 / 2;
             let before: Vec<(usize, Taken)> = chosen.iter().map(|&index| (index, self.taken[index].clone())).collect();
             for &index in &chosen {
                 self.release(index);
@@ -39,7 +55,7 @@ impl Search<'_> {
                 let tensor = &self.state.problem.tensors[index];
                 work += u64::from(tensor.death_op - tensor.birth_op) + 50 * tensor.uses.len() as u64;
             }
-            let now_ns = self.total_ns();
+            let now_ns = self.state.total_ns;
             idle = if now_ns < total_ns - 1.0 { 0 } else { idle + 1 };
             if now_ns <= total_ns {
                 total_ns = now_ns;
@@ -52,28 +68,20 @@ impl Search<'_> {
         }
     }
 
-    /// An op that loses time, with a probability that rises with what it loses.
-    fn losing_op(&self, draws: &mut SplitMix) -> Option<u32> {
-        let problem = self.state.problem;
-        let lost = |op: usize| (self.state.memory_ns[op] - problem.base_ns[op]).max(0.0);
-        let total: f64 = (0..problem.base_ns.len()).map(lost).sum();
-        if total < 1.0 {
-            return None;
-        }
-        let mut rest = total * draws.next_share();
-        for op in 0..problem.base_ns.len() {
-            rest -= lost(op);
-            if rest <= 0.0 {
-                return u32::try_from(op).ok();
-            }
-        }
-        None
+    /// By op, what this one and those before it lose together.
+    fn losses(&self) -> Vec<f64> {
+        let mut lost = 0.0;
+        let of = |(now, base): (&f64, &f64)| {
+            lost += (now - base).max(0.0);
+            lost
+        };
+        self.state.op_ns.iter().zip(&self.state.problem.base_ns).map(of).collect()
     }
 
     /// Some tensors that are alive at the op, in a random order, among them one that it uses slowly.
     fn ruin(&self, op: u32, draws: &mut SplitMix) -> Vec<usize> {
         let tensors = &self.state.problem.tensors;
-        let slow = |index: usize| self.taken[index].slow.iter().any(|slow| slow.0 == op);
+        let slow = |index: usize| self.taken[index].slow.binary_search_by_key(&op, |slow| slow.op).is_ok();
         let mut near: Vec<usize> = Vec::new();
         let mut slow_here: Vec<usize> = Vec::new();
         for (index, tensor) in tensors.iter().enumerate() {

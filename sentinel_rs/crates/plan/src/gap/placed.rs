@@ -3,9 +3,9 @@
 //! Buffers that stay fast all their life share the pool, those that stay slow share one region that never moves, and
 //! what moves has pages of its own, in units small enough that a transfer blocks neither its server nor its room for long.
 
-use super::{gap_choice, GapChoice, GapEffort, GapProblem, GapTensor, Migration, Way};
+use super::{gap_choice, GapChoice, GapEffort, GapProblem, GapTensor, GapUse, Migration, Way};
 use crate::hpca21::pool::Pool;
-use crate::layout::{slots, unplanned_by_layer, Space};
+use crate::layout::{large_scratch, slots, unplanned_by_layer, Scratch, Space};
 use crate::machine::bytes_f64;
 use crate::{Costs, Interval, Move, Place, Plan, PlanError, PoolRule, Unit, UnitHome};
 use profile::{peak_bytes, BufferFacts, Class, Profile};
@@ -13,14 +13,26 @@ use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// A unit is at most the planned fast bytes divided by this.
 const GRAINS: u64 = 64;
-/// Buffers below twice this are one unit: records of which page is where look at every 64th page of a long range.
-const GRAIN_MIN_BYTES: u64 = 64 * PAGE_BYTES;
+/// And by this where that makes no more than so many units.
+const FINE_GRAINS: u64 = 128;
+const FINE_UNITS_MAX: u64 = 12_000;
+/// Units are no shorter than this: records of which page is where look at every 32nd page of a long range.
+const GRAIN_MIN_BYTES: u64 = 32 * PAGE_BYTES;
+/// They are exact in a buffer up to this size, whose units are no shorter than that.
+const EXACT_BYTES: u64 = 1 << 20;
+const EXACT_GRAIN_BYTES: u64 = 16 * PAGE_BYTES;
 /// Persistent buffers have units of this size in every plan, because a plan finds them where another one left them.
 const PERSISTENT_GRAIN_BYTES: u64 = 2 << 20;
 /// The pool of buffers that are not decided about is at most the planned fast bytes divided by this.
 const SMALL_POOL_SHARE: u64 = 4;
 /// Step buffers about which the search decides, at most.
 const DECIDED_MAX: usize = 2000;
+/// A pool with which the step takes longer than this times the best before improvement is not improved.
+const HOPELESS: f64 = 1.05;
+/// Scratch of an op is decided about when it takes more than the budget divided by this.
+const SCRATCH_GRAINS: u64 = 256;
+/// Parts of an op's scratch, at most.
+const SCRATCH_PARTS_MAX: u64 = 16;
 /// Units of one buffer, at most.
 const PARTS_MAX: u64 = 4096;
 /// The smallest buffers are fast without being asked, as long as they take at most this part of the planned fast bytes.
@@ -32,17 +44,18 @@ const SMALL_SHARE: u64 = 50;
 /// When the profile has no op or the budget is zero.
 pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: Migration) -> Result<Plan, PlanError> {
     let space = Space::new(profile, fast_budget_bytes)?;
-    let unplanned = unplanned_by_layer(profile, fast_budget_bytes);
+    let scratch = large_scratch(profile, fast_budget_bytes / SCRATCH_GRAINS);
+    let unplanned = unplanned_by_layer(profile, fast_budget_bytes, &scratch);
     let most_bytes = fast_budget_bytes - unplanned.iter().copied().min().unwrap_or(0);
     let planned_bytes = most_bytes / PAGE_BYTES * PAGE_BYTES;
     let rooms: Vec<i64> = unplanned.into_iter().map(|bytes| signed(fast_budget_bytes - bytes)).collect();
     let (small_pool, small, left) = small_buffers(profile, planned_bytes);
     let small_bytes = small_pool.extent_by_layer.iter().copied().max().unwrap_or(0);
-    let grain_bytes = (planned_bytes / GRAINS).max(GRAIN_MIN_BYTES);
-    let planner = Planner { profile, costs, migration, rooms, grain_bytes, left: &left };
+    let grain_bytes = grain_bytes(profile, planned_bytes);
+    let planner = Planner { profile, costs, migration, rooms, grain_bytes, left: &left, scratch: &scratch };
     // Who stays fast for life is known only after a first search. Sharing addresses saves address space and costs the room that a
     // packing wastes; whether that pays is known only when all is decided anew.
-    let first = planner.decide(&small_pool);
+    let first = planner.decide(&small_pool, f64::INFINITY);
     let large = first.problem.is_large();
     let always_fast: Vec<usize> = first.always(true).collect();
     let mut best = (small_pool, first);
@@ -52,7 +65,7 @@ pub fn gap(profile: &Profile, fast_budget_bytes: u64, costs: &Costs, migration: 
         pooled.extend(always_fast.iter().copied().filter(fits));
         pooled.sort_unstable();
         let pool = Pool::pack(profile, &pooled, planned_bytes);
-        let decided = planner.decide(&pool);
+        let decided = planner.decide(&pool, best.1.choice.step_ns * HOPELESS);
         if decided.choice.step_ns < best.1.choice.step_ns {
             best = (pool, decided);
         }
@@ -88,6 +101,24 @@ fn small_buffers(profile: &Profile, planned_bytes: u64) -> (Pool, Vec<usize>, Ve
     (pool, chosen, left)
 }
 
+/// Units of a step buffer.
+fn parts(size_bytes: u64, grain_bytes: u64) -> u64 {
+    let least_bytes = if size_bytes <= EXACT_BYTES { EXACT_GRAIN_BYTES } else { GRAIN_MIN_BYTES };
+    (size_bytes / grain_bytes.max(least_bytes)).clamp(1, PARTS_MAX)
+}
+
+/// Length of units: as short as pays, as long as there are not too many of them.
+fn grain_bytes(profile: &Profile, planned_bytes: u64) -> u64 {
+    let fine_bytes = (planned_bytes / FINE_GRAINS).max(EXACT_GRAIN_BYTES);
+    let in_step = profile.buffers.iter().filter(|b| matches!(b.class, Class::ShortLived | Class::LongLived));
+    let units: u64 = in_step.map(|facts| parts(facts.size_bytes, fine_bytes)).sum();
+    if units <= FINE_UNITS_MAX {
+        fine_bytes
+    } else {
+        (planned_bytes / GRAINS).max(EXACT_GRAIN_BYTES)
+    }
+}
+
 /// Length of the units of a persistent buffer: a function of its size alone.
 fn persistent_grain_bytes(size_bytes: u64) -> u64 {
     page_ceil(size_bytes.div_ceil(PARTS_MAX)).max(PERSISTENT_GRAIN_BYTES)
@@ -115,6 +146,8 @@ struct Planner<'a> {
     grain_bytes: u64,
     /// By buffer index: slow without a decision.
     left: &'a [bool],
+    /// What has no address, but may take so much that it has to be decided about.
+    scratch: &'a [Scratch],
 }
 
 /// What a search decided about the buffers that are not in the pool.
@@ -128,7 +161,8 @@ struct Decided {
 }
 
 impl Planner<'_> {
-    fn decide(&self, pool: &Pool) -> Decided {
+    /// Decides about everything that is not in the pool; thoroughly, if the step takes at most `worth_ns` before that.
+    fn decide(&self, pool: &Pool, worth_ns: f64) -> Decided {
         // A pool grows when something is born above its end. Nothing keeps promotions from taking that room earlier in the
         // layer, so that all of the layer's extent is set apart from its begin.
         let extent = |layer: u32| signed(pool.extent_by_layer[layer as usize]);
@@ -147,7 +181,7 @@ impl Planner<'_> {
             let pages = page_ceil(facts.size_bytes) / PAGE_BYTES;
             let parts = match facts.class {
                 Class::Persistent => page_ceil(facts.size_bytes).div_ceil(persistent_grain_bytes(facts.size_bytes)),
-                _ => (facts.size_bytes / self.grain_bytes).clamp(1, PARTS_MAX),
+                _ => parts(facts.size_bytes, self.grain_bytes),
             };
             let begin = problem.tensors.len();
             let mut rest = pages;
@@ -163,12 +197,31 @@ impl Planner<'_> {
             }
             buffers.push((index, begin..problem.tensors.len()));
         }
-        let choice = gap_choice(&problem, GapEffort::Good);
+        for scratch in self.scratch {
+            let parts = (scratch.bytes / self.grain_bytes).clamp(1, SCRATCH_PARTS_MAX);
+            for _ in 0..parts {
+                problem.tensors.push(self.scratch_part(scratch, parts));
+            }
+        }
+        let choice = gap_choice(&problem, GapEffort::Good { worth_ns });
         let mut moves = vec![false; problem.tensors.len()];
         for step in &choice.moves {
             moves[step.tensor as usize] = true;
         }
         Decided { buffers, problem, choice, moves }
+    }
+
+    /// One of so many equal parts of an op's scratch.
+    fn scratch_part(&self, scratch: &Scratch, parts: u64) -> GapTensor {
+        let last = self.costs.tiers.len() - 1;
+        GapTensor {
+            size_bytes: signed(scratch.bytes / parts),
+            birth_op: scratch.op,
+            death_op: scratch.op,
+            persistent: false,
+            takes_what_is_free: true,
+            uses: vec![GapUse::of(&scratch.used, self.costs, last..=last, 1.0 / bytes_f64(parts))],
+        }
     }
 }
 

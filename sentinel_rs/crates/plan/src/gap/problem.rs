@@ -3,7 +3,7 @@
 use crate::costs::Costs;
 use crate::machine::bytes_f64;
 use crate::Machine;
-use profile::{BufferFacts, Profile};
+use profile::{BufferFacts, BufferUse, Class, Profile};
 use std::ops::RangeInclusive;
 use trace::Tier;
 
@@ -69,6 +69,8 @@ pub struct GapProblem {
     pub base_ns: Vec<f64>,
     /// By op, its memory time when everything it touches is fast; at most `base_ns`.
     pub memory_ns: Vec<f64>,
+    /// By op, time of the fast device when everything it touches is fast, in nanoseconds.
+    pub busy_ns: Vec<f64>,
     /// By op, fast bytes that tensors of the search may take.
     pub room_bytes: Vec<i64>,
     /// What may be in either tier.
@@ -144,6 +146,8 @@ pub struct GapTensor {
     pub death_op: u32,
     /// Exists across steps: its last gap leads to its first use of the next step.
     pub persistent: bool,
+    /// Is born fast whenever there is room, whatever is decided, because the heap serves it.
+    pub takes_what_is_free: bool,
     /// Its uses, ascending by op, one per op.
     pub uses: Vec<GapUse>,
 }
@@ -168,7 +172,17 @@ pub struct GapUse {
     pub busy_ns: [f64; 2],
 }
 
+/// Moves take at most this part of a device from an op.
+const TAKEN_MAX: f64 = 0.5;
+
 impl GapProblem {
+    /// Time of an op that takes `alone_ns` without moves and keeps the devices busy for so long, while moves take these parts
+    /// of the devices.
+    pub(super) fn beside_moves_ns(alone_ns: f64, busy_ns: [f64; 2], taken: [f64; 2]) -> f64 {
+        let beside = |tier: usize| busy_ns[tier] / (1.0 - taken[tier].min(TAKEN_MAX));
+        alone_ns.max(beside(0)).max(beside(1))
+    }
+
     /// The step of a profile without tensors: costs of its ops, room for `room_bytes` at each of them.
     #[must_use]
     pub fn of_ops(profile: &Profile, costs: &Costs, migration: Migration, room_bytes: Vec<i64>) -> GapProblem {
@@ -177,6 +191,7 @@ impl GapProblem {
         GapProblem {
             base_ns: costs.ops.iter().map(|op| op.base_ns).collect(),
             memory_ns: costs.ops.iter().map(|op| op.base_ns - op.slack_ns).collect(),
+            busy_ns: busy_ns(profile, costs),
             room_bytes,
             tensors: Vec::new(),
             promote_rate: migration.promote_rate,
@@ -188,6 +203,20 @@ impl GapProblem {
             issue: Issue::at_layers(profile.ops.len(), &firsts),
         }
     }
+}
+
+/// By op, time of the fastest device when everything is there.
+fn busy_ns(profile: &Profile, costs: &Costs) -> Vec<f64> {
+    let mut busy_ns = vec![0.0; costs.ops.len()];
+    let fast = costs.tier(Tier::FAST);
+    for facts in profile.buffers.iter().filter(|facts| facts.class != Class::External) {
+        for used in &facts.uses {
+            let device =
+                bytes_f64(used.read_bytes) * fast.busy_read_ns + bytes_f64(used.written_bytes) * fast.busy_write_ns;
+            busy_ns[used.op as usize] += costs.ops[used.op as usize].scale * device;
+        }
+    }
+    busy_ns
 }
 
 /// Parts of the fastest and the slowest device that a move takes; nothing where moves do not slow ops down.
@@ -210,24 +239,30 @@ impl GapTensor {
         size_bytes: u64,
         share: f64,
     ) -> GapTensor {
-        let ranked = |rank: usize| Tier(u8::try_from(rank).unwrap_or(u8::MAX));
-        let slowest = ranked(*below.end());
-        let uses = facts.uses.iter().map(|used| {
-            let (op, read, written) = (used.op as usize, bytes_f64(used.read_bytes), bytes_f64(used.written_bytes));
-            let extra = |tier: Tier| read * costs.extra_read_ns(op, tier) + written * costs.extra_write_ns(op, tier);
-            let busy = |tier: Tier| {
-                let cost = costs.tier(tier);
-                costs.ops[op].scale * (read * cost.busy_read_ns + written * cost.busy_write_ns) * share
-            };
-            let slow_ns = below.clone().map(|rank| extra(ranked(rank))).fold(f64::INFINITY, f64::min);
-            GapUse { op: used.op, slow_ns: slow_ns * share, busy_ns: [busy(Tier::FAST), busy(slowest)] }
-        });
+        let uses = facts.uses.iter().map(|used| GapUse::of(used, costs, below.clone(), share));
         GapTensor {
             size_bytes: i64::try_from(size_bytes).unwrap_or(i64::MAX),
             birth_op: facts.birth_op,
             death_op: facts.death_op,
-            persistent: facts.class == profile::Class::Persistent,
+            persistent: facts.class == Class::Persistent,
+            takes_what_is_free: false,
             uses: uses.collect(),
         }
+    }
+}
+
+impl GapUse {
+    /// The part `share` of a use; outside fast memory it costs what the cheapest of the tiers `below` makes it.
+    pub(super) fn of(used: &BufferUse, costs: &Costs, below: RangeInclusive<usize>, share: f64) -> GapUse {
+        let ranked = |rank: usize| Tier(u8::try_from(rank).unwrap_or(u8::MAX));
+        let slowest = ranked(*below.end());
+        let (op, read, written) = (used.op as usize, bytes_f64(used.read_bytes), bytes_f64(used.written_bytes));
+        let extra = |tier: Tier| read * costs.extra_read_ns(op, tier) + written * costs.extra_write_ns(op, tier);
+        let busy = |tier: Tier| {
+            let cost = costs.tier(tier);
+            costs.ops[op].scale * (read * cost.busy_read_ns + written * cost.busy_write_ns) * share
+        };
+        let slow_ns = below.map(|rank| extra(ranked(rank))).fold(f64::INFINITY, f64::min);
+        GapUse { op: used.op, slow_ns: slow_ns * share, busy_ns: [busy(Tier::FAST), busy(slowest)] }
     }
 }

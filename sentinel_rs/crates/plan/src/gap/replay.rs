@@ -3,7 +3,7 @@
 //!
 //! The rules are those of the model in `docs/policy.md`.
 
-use super::problem::GapProblem;
+use super::problem::{GapProblem, GapTensor};
 use super::state::{f64_of, Way};
 use super::{GapChoice, GapMove};
 use std::collections::VecDeque;
@@ -12,9 +12,6 @@ use std::collections::VecDeque;
 const STEPS: u64 = 3;
 /// Bytes that are too few to tell from rounding.
 const ARRIVED_BYTES: f64 = 1e-3;
-
-/// Moves take at most this part of a device from an op.
-const TAKEN_MAX: f64 = 0.5;
 
 /// What came out.
 #[derive(Clone, Debug, PartialEq)]
@@ -168,8 +165,8 @@ impl Run<'_, '_> {
     fn bear(&mut self, op: usize) {
         for place in self.stage.births.at(op) {
             let tensor = self.stage.births.items[place] as usize;
-            let size = self.stage.problem.tensors[tensor].size_bytes;
-            let fast = self.choice.born_fast[tensor] && size <= self.free;
+            let GapTensor { size_bytes: size, takes_what_is_free, .. } = self.stage.problem.tensors[tensor];
+            let fast = (self.choice.born_fast[tensor] || takes_what_is_free) && size <= self.free;
             self.free -= if fast { size } else { 0 };
             self.tier[tensor] = Some(fast);
         }
@@ -178,12 +175,14 @@ impl Run<'_, '_> {
     fn work(&mut self, op: usize) -> f64 {
         let problem = self.stage.problem;
         let mut memory = problem.memory_ns[op];
-        let mut busy = [0.0; 2];
+        let mut busy = [problem.busy_ns[op], 0.0];
         for place in self.stage.uses.at(op) {
             let place = self.stage.uses.items[place] as usize;
-            let slow = usize::from(self.tier[self.stage.used[place] as usize] == Some(false));
-            memory += if slow == 1 { self.stage.slow_ns[place] } else { 0.0 };
-            busy[slow] += self.stage.busy_ns[place][slow];
+            if self.tier[self.stage.used[place] as usize] == Some(false) {
+                memory += self.stage.slow_ns[place];
+                busy[0] -= self.stage.busy_ns[place][0];
+                busy[1] += self.stage.busy_ns[place][1];
+            }
         }
         let alone = memory.max(problem.base_ns[op]);
         let (mut left, mut spent) = (1.0, 0.0);
@@ -205,13 +204,12 @@ impl Run<'_, '_> {
 
     /// Time of an op while the moves that are under way take their part of the devices.
     fn time_beside_moves(&self, alone: f64, busy: [f64; 2]) -> f64 {
-        let mut time = alone;
-        for (tier, busy) in busy.into_iter().enumerate() {
-            let moving = (0..2).filter(|&way| self.servers[way].current.is_some());
-            let taken: f64 = moving.map(|way| self.stage.problem.taken[way][tier]).sum();
-            time = time.max(busy / (1.0 - taken.min(TAKEN_MAX)));
+        let mut taken = [0.0; 2];
+        for way in (0..2).filter(|&way| self.servers[way].current.is_some()) {
+            let own = self.stage.problem.taken[way];
+            taken = [taken[0] + own[0], taken[1] + own[1]];
         }
-        time
+        GapProblem::beside_moves_ns(alone, busy, taken)
     }
 
     fn rate(&self, way: usize) -> f64 {

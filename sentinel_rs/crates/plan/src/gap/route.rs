@@ -1,7 +1,7 @@
 //! The best way of one tensor through the step, given what the others have taken: a shortest path over its uses.
 
 use super::prices::Prices;
-use super::problem::GapTensor;
+use super::problem::{GapTensor, GapUse};
 use super::state::{f64_of, State, Taken, Transfer, Way};
 use std::ops::Range;
 
@@ -13,18 +13,23 @@ const NEEDLESS_NS: f64 = 1e-6;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stop {
     pub(super) op: u32,
+    /// What the op's memory time grows by when the tensor is slow.
     pub(super) slow_ns: f64,
+    /// Device time of the use when the tensor is fast, and when it is slow.
+    pub(super) busy_ns: [f64; 2],
 }
 
 /// The stops of a tensor in the order of time.
 pub(super) fn stops(tensor: &GapTensor) -> Vec<Stop> {
-    let mut stops: Vec<Stop> = tensor.uses.iter().map(|used| Stop { op: used.op, slow_ns: used.slow_ns }).collect();
+    let of = |used: &GapUse| Stop { op: used.op, slow_ns: used.slow_ns, busy_ns: used.busy_ns };
+    let idle = |op: u32| Stop { op, slow_ns: 0.0, busy_ns: [0.0; 2] };
+    let mut stops: Vec<Stop> = tensor.uses.iter().map(of).collect();
     if !tensor.persistent {
         if stops.first().is_none_or(|stop| stop.op > tensor.birth_op) {
-            stops.insert(0, Stop { op: tensor.birth_op, slow_ns: 0.0 });
+            stops.insert(0, idle(tensor.birth_op));
         }
         if stops.last().is_none_or(|stop| stop.op < tensor.death_op) {
-            stops.push(Stop { op: tensor.death_op, slow_ns: 0.0 });
+            stops.push(idle(tensor.death_op));
         }
     }
     stops
@@ -72,7 +77,7 @@ impl Router<'_, '_> {
 
     /// All uses slow.
     pub(super) fn slow(&self, stops: &[Stop]) -> Route {
-        let slow = stops.iter().filter(|stop| stop.slow_ns > 0.0).map(|stop| (stop.op, stop.slow_ns)).collect();
+        let slow = stops.iter().filter(|stop| stop.slow_ns > 0.0).copied().collect();
         let cost = stops.iter().map(|stop| self.slow_cost(*stop)).sum();
         Route { cost, taken: Taken { slow, ..Taken::default() } }
     }
@@ -107,7 +112,7 @@ impl Router<'_, '_> {
         let last = stops.len() - 1;
         let Some(edge) = edge else {
             let side = if costs[last][FAST] < costs[last][SLOW] { FAST } else { SLOW };
-            return costs[last][side].is_finite().then(|| trace_back(stops, side, costs[last][side], legs, None));
+            return costs[last][side].is_finite().then(|| self.trace_back(stops, side, costs[last][side], legs, None));
         };
         let gap = stops[last].op as usize + 1..stops[0].op as usize + self.state.ops();
         let mut cost = [f64::INFINITY; 2];
@@ -115,7 +120,7 @@ impl Router<'_, '_> {
         let here = [Some(0.0), Some(0.0)];
         self.relax(&costs[last], here, gap.clone(), tensor, &mut cost, &mut leg);
         let (side, closing) = leg[edge].take()?;
-        cost[edge].is_finite().then(|| trace_back(stops, side, cost[edge], legs, Some((gap.end, edge, closing))))
+        cost[edge].is_finite().then(|| self.trace_back(stops, side, cost[edge], legs, Some((gap.end, edge, closing))))
     }
 
     /// What holding the bytes costs; `None` when there is no room.
@@ -175,64 +180,67 @@ impl Router<'_, '_> {
             Way::Out => prices.leave[first % self.state.ops()],
             Way::In => prices.come[(gap.end - 1) % self.state.ops()],
         });
-        Some((transfer, (worth + NEEDLESS_NS) * f64_of(tensor.size_bytes)))
+        let ops = self.state.ops();
+        let drag_ns: f64 =
+            transfer.pieces.iter().map(|&(at, bytes)| bytes * self.state.drag(way as usize, at as usize % ops)).sum();
+        Some((transfer, (worth + NEEDLESS_NS) * f64_of(tensor.size_bytes) + drag_ns))
     }
-}
 
-/// The route that ends on `side`; `closing` is the leg into the next step, the position where it ends, and the tier there.
-fn trace_back(
-    stops: &[Stop],
-    mut side: usize,
-    cost: f64,
-    mut legs: Vec<[Option<(usize, Leg)>; 2]>,
-    closing: Option<(usize, usize, Leg)>,
-) -> Route {
-    let mut sides = vec![SLOW; stops.len()];
-    let mut chosen: Vec<Option<Leg>> = vec![None; stops.len()];
-    for index in (0..stops.len()).rev() {
-        sides[index] = side;
-        if let Some((from, leg)) = legs[index][side].take() {
-            side = from;
-            chosen[index] = Some(leg);
-        }
-    }
-    let mut taken = Taken::default();
-    let mut hold = |range: Range<usize>| match taken.fast.last_mut() {
-        Some(last) if last.end == range.start => last.end = range.end,
-        _ if range.is_empty() => {}
-        _ => taken.fast.push(range),
-    };
-    let mut transfers = Vec::new();
-    let mut pass = |from: usize, leg: Option<Leg>, start: usize, end: usize, to: usize| match leg {
-        Some(Leg::Travel(travels)) => {
-            for transfer in travels {
-                match transfer.way {
-                    Way::Out => hold(start..transfer.last() + 1),
-                    Way::In => hold(transfer.first()..end),
-                }
-                transfers.push(transfer);
+    /// The route that ends on `side`; `closing` is the leg into the next step, the position where it ends, and the tier there.
+    fn trace_back(
+        &self,
+        stops: &[Stop],
+        mut side: usize,
+        cost: f64,
+        mut legs: Vec<[Option<(usize, Leg)>; 2]>,
+        closing: Option<(usize, usize, Leg)>,
+    ) -> Route {
+        let mut sides = vec![SLOW; stops.len()];
+        let mut chosen: Vec<Option<Leg>> = vec![None; stops.len()];
+        for index in (0..stops.len()).rev() {
+            sides[index] = side;
+            if let Some((from, leg)) = legs[index][side].take() {
+                side = from;
+                chosen[index] = Some(leg);
             }
         }
-        _ if from == FAST && to == FAST => hold(start..end),
-        _ => {}
-    };
-    // The hold of each stop follows the leg that leads to it, so that stretches that touch become one.
-    for (index, stop) in stops.iter().enumerate() {
-        let at = stop.op as usize;
-        if index > 0 {
-            pass(sides[index - 1], chosen[index].take(), stops[index - 1].op as usize + 1, at, sides[index]);
+        let mut taken = Taken::default();
+        let mut hold = |range: Range<usize>| match taken.fast.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ if range.is_empty() => {}
+            _ => taken.fast.push(range),
+        };
+        let mut transfers = Vec::new();
+        let mut pass = |from: usize, leg: Option<Leg>, start: usize, end: usize, to: usize| match leg {
+            Some(Leg::Travel(travels)) => {
+                for transfer in travels {
+                    match transfer.way {
+                        Way::Out => hold(start..transfer.last() + 1),
+                        Way::In => hold(self.state.comes_at(&transfer)..end),
+                    }
+                    transfers.push(transfer);
+                }
+            }
+            _ if from == FAST && to == FAST => hold(start..end),
+            _ => {}
+        };
+        // The hold of each stop follows the leg that leads to it, so that stretches that touch become one.
+        for (index, stop) in stops.iter().enumerate() {
+            let at = stop.op as usize;
+            if index > 0 {
+                pass(sides[index - 1], chosen[index].take(), stops[index - 1].op as usize + 1, at, sides[index]);
+            }
+            if sides[index] == FAST {
+                pass(FAST, Some(Leg::Rest), at, at + 1, FAST);
+            }
         }
-        if sides[index] == FAST {
-            pass(FAST, Some(Leg::Rest), at, at + 1, FAST);
+        if let Some((end, to, leg)) = closing {
+            let last = stops.len() - 1;
+            pass(sides[last], Some(leg), stops[last].op as usize + 1, end, to);
         }
+        let slow = stops.iter().zip(&sides).filter(|(stop, &side)| side == SLOW && stop.slow_ns > 0.0);
+        taken.slow = slow.map(|(stop, _)| *stop).collect();
+        taken.transfers = transfers;
+        Route { cost, taken }
     }
-    if let Some((end, to, leg)) = closing {
-        let last = stops.len() - 1;
-        pass(sides[last], Some(leg), stops[last].op as usize + 1, end, to);
-    }
-    let slow = stops.iter().zip(&sides).filter(|(stop, &side)| side == SLOW && stop.slow_ns > 0.0);
-    let slow = slow.map(|(stop, _)| (stop.op, stop.slow_ns)).collect();
-    taken.transfers = transfers;
-    taken.slow = slow;
-    Route { cost, taken }
 }

@@ -3,12 +3,15 @@
 use super::prices::Prices;
 use super::problem::GapProblem;
 use super::route::{stops, Route, Router, Stop};
-use super::state::{State, Taken, Way};
+use super::state::{f64_of, State, Taken, Way};
 use super::{GapChoice, GapMove};
 
 /// Rounds at prices; rounds in which whatever is free may be taken.
 const PRICED_ROUNDS: u32 = 2;
 const FREE_ROUNDS: u32 = 2;
+
+/// What an op counts in which everything finds room.
+const SCARCE_MIN: f64 = 0.01;
 
 /// A complete assignment and its account.
 pub(super) struct Search<'a> {
@@ -18,9 +21,9 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Everything slow; ops offer bandwidth for `clock_ns` of their time.
-    pub(super) fn new(problem: &'a GapProblem, clock_ns: &[f64]) -> Search<'a> {
-        let mut state = State::new(problem, clock_ns);
+    /// Everything slow; ops offer bandwidth for `clock_ns` of their time. For `careful` see [`State`].
+    pub(super) fn new(problem: &'a GapProblem, clock_ns: &[f64], careful: bool) -> Search<'a> {
+        let mut state = State::new(problem, clock_ns, careful);
         let stops: Vec<Vec<Stop>> = problem.tensors.iter().map(stops).collect();
         let mut taken = Vec::with_capacity(stops.len());
         for (tensor, stops) in problem.tensors.iter().zip(&stops) {
@@ -29,11 +32,6 @@ impl<'a> Search<'a> {
             taken.push(slow);
         }
         Search { state, stops, taken }
-    }
-
-    /// Time of the step.
-    pub(super) fn total_ns(&self) -> f64 {
-        self.state.op_times().iter().sum()
     }
 
     /// Every tensor takes its best route, first at prices that leave room for those that come later, then as it stands.
@@ -46,6 +44,42 @@ impl<'a> Search<'a> {
                 self.reroute(index, prices);
             }
         }
+    }
+
+    /// Every tensor takes its best route as it stands, those first that save most time for the scarce room that their lives take. Where
+    /// there is room for few this finds what prices miss: who stays.
+    pub(super) fn assign_densest_first(&mut self) {
+        let scarce = self.scarcity();
+        let mut order: Vec<(f64, usize)> = Vec::with_capacity(self.stops.len());
+        for (index, tensor) in self.state.problem.tensors.iter().enumerate() {
+            let slow_ns: f64 = self.stops[index].iter().map(|stop| stop.slow_ns).sum();
+            let life = scarce[tensor.death_op as usize + 1] - scarce[tensor.birth_op as usize];
+            order.push((slow_ns / (f64_of(tensor.size_bytes.max(1)) * life), index));
+        }
+        order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        for _ in 0..FREE_ROUNDS {
+            for &(_, index) in &order {
+                self.reroute(index, None);
+            }
+        }
+    }
+
+    /// Sums over the ops before each op of the part of what is alive that finds no room, and a little for each op.
+    fn scarcity(&self) -> Vec<f64> {
+        let problem = self.state.problem;
+        let mut change = vec![0; problem.base_ns.len() + 1];
+        for tensor in &problem.tensors {
+            change[tensor.birth_op as usize] += tensor.size_bytes;
+            change[tensor.death_op as usize + 1] -= tensor.size_bytes;
+        }
+        let (mut alive, mut sum) = (0, 0.0);
+        let mut sums = vec![0.0];
+        for (room, change) in problem.room_bytes.iter().zip(change) {
+            alive += change;
+            sum += SCARCE_MIN + (1.0 - f64_of((*room).max(0)) / f64_of(alive.max(1))).max(0.0);
+            sums.push(sum);
+        }
+        sums
     }
 
     /// One tensor leaves and comes back by its best route.
@@ -76,7 +110,7 @@ impl<'a> Search<'a> {
     /// Tensors by what their best route saves over being slow, against what the route's resources are worth, the best first.
     pub(super) fn dearest_first(&self, prices: &Prices) -> Vec<usize> {
         let mut order: Vec<(f64, usize)> = Vec::with_capacity(self.stops.len());
-        let empty = State::new(self.state.problem, &self.state.problem.base_ns);
+        let empty = State::new(self.state.problem, &self.state.problem.base_ns, self.state.careful);
         for (index, tensor) in self.state.problem.tensors.iter().enumerate() {
             let slow: f64 = self.stops[index].iter().map(|stop| stop.slow_ns).sum();
             let best = Router { state: &empty, prices: Some(prices) }.best(tensor, &self.stops[index]);
@@ -120,6 +154,6 @@ impl Search<'_> {
             }
         }
         moves.sort_by_key(|step| (step.first_op, step.last_op, step.tensor));
-        GapChoice { born_fast, moves, step_ns: self.total_ns() }
+        GapChoice { born_fast, moves, step_ns: self.state.total_ns }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::problem::GapProblem;
 use super::room::Room;
+use super::route::Stop;
 use std::ops::Range;
 
 /// Bytes below which a remainder of a transfer counts as nothing: rounding of the floating point account.
@@ -51,33 +52,51 @@ pub(super) struct Taken {
     /// Positions, ascending and disjoint.
     pub(super) fast: Vec<Range<usize>>,
     pub(super) transfers: Vec<Transfer>,
-    /// Op and what its memory time grows by.
-    pub(super) slow: Vec<(u32, f64)>,
+    /// Uses in slow memory.
+    pub(super) slow: Vec<Stop>,
 }
 
 /// The account.
 #[derive(Clone, Debug)]
 pub(super) struct State<'a> {
     pub(super) problem: &'a GapProblem,
-    pub(super) room: Room,
+    room: Room,
+    /// Whether what comes takes its room from the moment when its move is issued, instead of when it begins to travel, and moves make
+    /// ops slower.
+    pub(super) careful: bool,
     /// By op, bytes that may still travel during it: in, out.
     free: [Vec<f64>; 2],
     /// By block of ops, the most of these.
     most_free: [Vec<f64>; 2],
     pub(super) memory_ns: Vec<f64>,
+    /// By tier, fast and slow, and op: time of the device.
+    busy_ns: [Vec<f64>; 2],
+    /// By op, bytes that could travel during it if nothing else did: in, out.
+    able: [Vec<f64>; 2],
+    /// By op, its time as it stands, with what the moves beside it take from it.
+    pub(super) op_ns: Vec<f64>,
+    /// The sum of these, but for rounding.
+    pub(super) total_ns: f64,
 }
 
 impl<'a> State<'a> {
     /// Nothing taken; an op offers bandwidth for `clock_ns` of its time.
-    pub(super) fn new(problem: &'a GapProblem, clock_ns: &[f64]) -> State<'a> {
+    pub(super) fn new(problem: &'a GapProblem, clock_ns: &[f64], careful: bool) -> State<'a> {
         let at = |rate: f64| -> Vec<f64> { clock_ns.iter().map(|ns| ns * rate).collect() };
         let free = [at(problem.promote_rate), at(problem.demote_rate)];
+        let alone_ns = problem.base_ns.iter().zip(&problem.memory_ns).map(|(base, memory)| base.max(*memory));
+        let op_ns: Vec<f64> = alone_ns.collect();
         State {
             problem,
             room: Room::new(&problem.room_bytes),
+            careful,
             most_free: [blocks_of(&free[0]), blocks_of(&free[1])],
+            able: free.clone(),
             free,
             memory_ns: problem.memory_ns.clone(),
+            busy_ns: [problem.busy_ns.clone(), vec![0.0; problem.busy_ns.len()]],
+            total_ns: op_ns.iter().sum(),
+            op_ns,
         }
     }
 
@@ -91,9 +110,33 @@ impl<'a> State<'a> {
         (ns - slack.max(0.0)).max(0.0)
     }
 
-    /// Time of each op as it stands.
-    pub(super) fn op_times(&self) -> Vec<f64> {
-        self.problem.base_ns.iter().zip(&self.memory_ns).map(|(base, memory)| base.max(*memory)).collect()
+    /// Works out anew what an op takes.
+    fn time(&mut self, op: usize) {
+        let alone_ns = self.problem.base_ns[op].max(self.memory_ns[op]);
+        let drag_ns = |way: usize| {
+            let travels = self.able[way][op] - self.free[way][op];
+            if travels > CRUMB_BYTES {
+                travels * self.drag(way, op)
+            } else {
+                0.0
+            }
+        };
+        let now_ns = alone_ns + drag_ns(0) + drag_ns(1);
+        self.total_ns += now_ns - self.op_ns[op];
+        self.op_ns[op] = now_ns;
+    }
+
+    /// What a byte that travels during an op adds to its time, in nanoseconds: while it travels, the op is as slow as the part of
+    /// the devices that is left makes it.
+    pub(super) fn drag(&self, way: usize, op: usize) -> f64 {
+        let alone_ns = self.problem.base_ns[op].max(self.memory_ns[op]);
+        let busy_ns = [self.busy_ns[0][op], self.busy_ns[1][op]];
+        let beside_ns = GapProblem::beside_moves_ns(alone_ns, busy_ns, self.problem.taken[way]);
+        if self.careful && beside_ns > alone_ns {
+            (1.0 - alone_ns / beside_ns) / [self.problem.promote_rate, self.problem.demote_rate][way]
+        } else {
+            0.0
+        }
     }
 
     /// Least free bytes over positions, which may reach into the next step.
@@ -169,9 +212,18 @@ impl<'a> State<'a> {
         let held = match way {
             // Before the gap the tensor is in use, and held anyway.
             Way::Out => gap_start..transfer.last() + 1,
-            Way::In => transfer.first()..within.end,
+            Way::In => self.comes_at(&transfer)..within.end,
         };
         (self.least(held) >= bytes).then_some(transfer)
+    }
+
+    /// Position from which a transfer towards fast memory takes room there.
+    pub(super) fn comes_at(&self, transfer: &Transfer) -> usize {
+        if self.careful {
+            self.problem.issue.last(transfer.first())
+        } else {
+            transfer.first()
+        }
     }
 
     /// Works out anew what the blocks that a transfer touches have free.
@@ -202,8 +254,17 @@ impl<'a> State<'a> {
             }
             self.look_again(transfer);
         }
-        for &(op, ns) in &taken.slow {
-            self.memory_ns[op as usize] += ns * sign;
+        for stop in &taken.slow {
+            let op = stop.op as usize;
+            self.memory_ns[op] += stop.slow_ns * sign;
+            self.busy_ns[0][op] -= stop.busy_ns[0] * sign;
+            self.busy_ns[1][op] += stop.busy_ns[1] * sign;
+            self.time(op);
+        }
+        for transfer in &taken.transfers {
+            for &(position, _) in &transfer.pieces {
+                self.time(position as usize % ops);
+            }
         }
     }
 }

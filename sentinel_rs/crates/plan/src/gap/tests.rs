@@ -104,10 +104,18 @@ proptest! {
 #[test]
 fn a_tensor_that_idles_long_makes_room_and_returns() {
     let used = |op, slow_ns| GapUse { op, slow_ns, busy_ns: [0.0; 2] };
-    let tensor = |birth_op, death_op, uses| GapTensor { size_bytes: 4096, birth_op, death_op, persistent: false, uses };
+    let tensor = |birth_op, death_op, uses| GapTensor {
+        size_bytes: 4096,
+        birth_op,
+        death_op,
+        persistent: false,
+        takes_what_is_free: false,
+        uses,
+    };
     let problem = GapProblem {
         base_ns: vec![1000.0; 8],
         memory_ns: vec![1000.0; 8],
+        busy_ns: vec![0.0; 8],
         room_bytes: vec![4096; 8],
         tensors: vec![
             tensor(0, 7, vec![used(0, 500.0), used(7, 500.0)]),
@@ -118,14 +126,17 @@ fn a_tensor_that_idles_long_makes_room_and_returns() {
         taken: [[0.0; 2]; 2],
         issue: Issue::at_ops(8),
     };
-    let choice = gap_choice(&problem, GapEffort::Good);
+    let choice = gap_choice(&problem, GapEffort::Good { worth_ns: f64::INFINITY });
     assert!((choice.step_ns - 8000.0).abs() < 1e-6, "{choice:?}");
     assert_eq!(
         choice.moves.iter().map(|step| (step.tensor, step.way)).collect::<Vec<_>>(),
         [(0, Way::Out), (0, Way::In)]
     );
     // Without bandwidth the longer stay costs a slow use at either end, or the shorter one both of its uses.
-    let still = gap_choice(&GapProblem { promote_rate: 0.001, demote_rate: 0.001, ..problem }, GapEffort::Good);
+    let still = gap_choice(
+        &GapProblem { promote_rate: 0.001, demote_rate: 0.001, ..problem },
+        GapEffort::Good { worth_ns: f64::INFINITY },
+    );
     assert!((still.step_ns - 9000.0).abs() < 1e-6 && still.moves.is_empty(), "{still:?}");
 }
 
