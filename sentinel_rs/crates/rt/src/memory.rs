@@ -91,6 +91,8 @@ pub struct Memory {
     pub pages: PageTiers,
     /// The witness of where pages are; asked nothing unless somebody wants it.
     pub placement: Placement,
+    /// Whether bytes move between places.
+    moves: bool,
     whole: Range<usize>,
     fast: Area,
     slow: Area,
@@ -133,6 +135,10 @@ impl Memory {
         };
         let (fast, slow, small, plans) = (carve(heap_bytes), carve(heap_bytes), carve(small_bytes), carve(plan_bytes));
         tiers.welcome_huge_pages(whole.clone(), false);
+        let moves = tiers.moves();
+        if !moves {
+            tiers.welcome_huge_pages(fast.clone(), true);
+        }
         tiers.place(fast.clone(), Tier::FAST)?;
         tiers.place(small.clone(), Tier::FAST)?;
         let pages = PageTiers::new(whole.start, whole.len());
@@ -153,6 +159,7 @@ impl Memory {
             plan_space: Mutex::new(Heap::new(plan_bytes)),
             arenas: (0..plan_bytes / GIB).map(|_| ArcSwapOption::empty()).collect(),
             plans,
+            moves,
             whole,
             tiers,
         })
@@ -187,7 +194,7 @@ impl Memory {
     /// A block on the heap of `tier`. A fast one needs room in the budget; `None` when there is none. Blocks of a page
     /// and more have their pages to themselves, so that they can move.
     pub fn alloc_heap(&self, size_bytes: u64, align_bytes: u64, tier: Tier) -> Option<usize> {
-        let whole_pages = size_bytes >= SLOT_MIN_BYTES;
+        let whole_pages = size_bytes >= SLOT_MIN_BYTES && self.moves;
         let size =
             if whole_pages { page_ceil(size_bytes) } else { size_bytes.max(1).next_multiple_of(MIN_ALIGN_BYTES) };
         let align = align_bytes.max(if whole_pages { PAGE_BYTES } else { MIN_ALIGN_BYTES });
@@ -400,10 +407,14 @@ impl Memory {
         }
     }
 
-    /// A huge page moves as a whole and is taken as a whole. So units may have some, and nothing else: in a heap or in the pool
+    /// Where nothing moves, huge pages are welcome as far as they fill up. Elsewhere a huge page moves as a whole and is taken as a whole. So units may have some, and nothing else: in a heap or in the pool
     /// it would hold more bytes than the account says, and where two units meet it would move both.
     fn welcome_huge_pages(&self, arena: &Arena) {
         let own = arena.range();
+        if !self.moves {
+            self.tiers.welcome_huge_pages(whole_huge_pages(&own), true);
+            return;
+        }
         self.tiers.welcome_huge_pages(own.clone(), false);
         for unit in arena.units().iter().filter(|unit| own.contains(&unit.range().start)) {
             self.tiers.welcome_huge_pages(whole_huge_pages(&unit.range()), true);

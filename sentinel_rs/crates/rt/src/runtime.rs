@@ -390,6 +390,8 @@ impl Runtime {
             fast_bytes_used: budget.used(),
             fast_bytes_needed: steps.needed_bytes,
             peak_bytes: steps.peak_bytes,
+            arena_bytes: steps.arena_bytes,
+            arena_load_bytes: steps.arena_load_bytes,
             planned_move_bytes: steps.planned_move_bytes,
             placement_samples: self.memory.placement.samples.get(),
             placement_due_bytes: self.memory.placement.due_bytes.get(),

@@ -196,6 +196,8 @@ pub struct Report {
     pub fast_bytes_used: u64,
     pub fast_bytes_needed: u64,
     pub peak_bytes: u64,
+    pub arena_bytes: u64,
+    pub arena_load_bytes: u64,
     pub promoted_bytes: u64,
     pub demoted_bytes: u64,
     pub promote_asked_bytes: u64,

@@ -87,6 +87,10 @@ pub struct Steps {
     pub needed_bytes: u64,
     /// Largest peak of live bytes of the profiled steps.
     pub peak_bytes: u64,
+    /// Height of the latest plan's arena when all memory is fast.
+    pub arena_bytes: u64,
+    /// Least that such an arena needs.
+    pub arena_load_bytes: u64,
     /// Why the trace could not be written.
     pub trace_error: Option<String>,
     /// The latest advice to the user.
@@ -251,8 +255,10 @@ impl Runtime {
             Mode::Profiling(_) => {
                 steps.profile_asked = false;
                 steps.state = "profiling";
-                // The profiled step allocates on the other heap.
-                self.memory.trim();
+                if self.profiled_tier() != trace::Tier::FAST {
+                    // The profiled step allocates on the other heap.
+                    self.memory.trim();
+                }
                 None
             }
             Mode::Managed(managed) => Some((Arc::clone(managed), self.follow(steps, managed))),
