@@ -75,7 +75,9 @@ def compare(network, measured, peers):
 def show(network, measured):
     """A table for people, times in milliseconds and memory in megabytes."""
     print("\n%s: per step" % network)
-    print("%-9s %9s %9s %9s %9s %9s %9s" % ("", "wall", "cpu", "user", "system", "faults", "peak MB"))
+    print(
+        "%-9s %9s %9s %9s %9s %9s %9s" % ("", "wall", "cpu", "user", "system", "faults", "peak MB")
+    )
     for kind, own in measured.items():
         figures = ("wall_seconds", "cpu_seconds", "user_seconds", "system_seconds")
         times = [1e3 * own.mean(figure) for figure in figures]
@@ -99,7 +101,9 @@ def details_of(measured, best, lists):
 def system_share(details):
     """The largest share of stock's system time of networks in which it takes more than 2 ms; 0 when none does."""
     own = lambda kind, network: network[kind]["system_seconds"]  # noqa: E731
-    shares = [own("sentinel", n) / own("stock", n) for n in details.values() if own("sentinel", n) > 2e-3]
+    shares = [
+        own("sentinel", n) / own("stock", n) for n in details.values() if own("sentinel", n) > 2e-3
+    ]
     return round(max(shares, default=0.0), 3)
 
 
@@ -132,11 +136,17 @@ def main():
         best, lists[network] = compare(network, measured, arguments.peer)
         details[network] = details_of(measured, best, lists[network])
         details[network]["sentinel_stats"] = measured["sentinel"].last["stats"]
-        print("against stock and the best peer:", {k: v for k, v in details[network].items() if "_vs_" in k})
+        print(
+            "against stock and the best peer:",
+            {k: v for k, v in details[network].items() if "_vs_" in k},
+        )
         if not arguments.quick:
             bits[network], stats = same_bits(network, arguments)
             managed = stats["steps_managed"]
-            print("losses have %s bits, %d steps by a plan" % ("the same" if bits[network] else "OTHER", managed))
+            print(
+                "losses have %s bits, %d steps by a plan"
+                % ("the same" if bits[network] else "OTHER", managed)
+            )
     ratios.finish(summary(details, lists, bits), arguments.out)
 
 

@@ -48,7 +48,9 @@ def verdict(figure, limit, at_most):
 
 def provenance():
     """Machine, commit and date."""
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    model = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(describe, stdout=subprocess.PIPE, universal_newlines=True)
     return {

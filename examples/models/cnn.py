@@ -37,7 +37,9 @@ def dense(x, units):
     """A matrix product and a bias."""
     initializer = tf.variance_scaling_initializer()
     weights = tf.get_variable("weights", [x.shape[-1].value, units], initializer=initializer)
-    return tf.matmul(x, weights) + tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
+    return tf.matmul(x, weights) + tf.get_variable(
+        "bias", [units], initializer=tf.zeros_initializer()
+    )
 
 
 def network(images, mark):

@@ -105,18 +105,47 @@ impl Runtime {
         })
     }
 
+    /// True when operations are delayed by what slow memory would cost.
+    fn delays(&self) -> bool {
+        self.emulated.is_some() && self.options.policy != Policy::FastOnly
+    }
+
     /// True when operations must report the buffers they touch: in a profiled step, and wherever slowness is emulated.
     #[must_use]
     pub fn observes(&self) -> bool {
-        let delays = self.emulated.is_some() && self.options.policy != Policy::FastOnly;
-        delays || matches!(self.active.load().as_deref(), Some(Active { mode: Mode::Profiling(_), .. }))
+        self.delays() || matches!(self.active.load().as_deref(), Some(Active { mode: Mode::Profiling(_), .. }))
+    }
+
+    /// A kernel is about to run on the calling thread, and nobody wants to know what it touches. `None` when somebody does,
+    /// or when the thread has not met the kernel at `address`; then [`Runtime::op_begins`] is the way.
+    pub fn op_begins_known(&self, address: usize, step_id: i64) -> Option<OpScope> {
+        let kernel = self.kernels.cached(address)?;
+        let active = self.active.load();
+        let active = active.as_deref();
+        if self.delays() || matches!(active, Some(Active { mode: Mode::Profiling(_), .. })) {
+            return None;
+        }
+        Some(self.enter(active, kernel, step_id, &[]))
+    }
+
+    /// The kernel of [`Runtime::op_begins_known`] is done, on the thread on which it began.
+    pub fn op_ends_known(&self, scope: &OpScope) {
+        if scope.began.is_some() {
+            self.op_ends(scope, &[], &[], true);
+        } else {
+            current::swap(scope.previous);
+        }
     }
 
     /// A kernel is about to run on the calling thread.
     pub fn op_begins(&self, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
+        self.enter(self.active.load().as_deref(), kernel, step_id, inputs)
+    }
+
+    fn enter(&self, active: Option<&Active>, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
         let mut own = Current { kernel, execution: 0, step_tag: 0 };
         let mut timed = false;
-        if let Some(active) = self.active.load().as_deref().filter(|active| active.step_id == step_id) {
+        if let Some(active) = active.filter(|active| active.step_id == step_id) {
             own.step_tag = active.tag;
             active.ops.fetch_add(1, Ordering::Relaxed);
             match &active.mode {
