@@ -7,7 +7,7 @@ from contenders import Contender, python_of
 # Sentinel is settled when it has followed a plan for so many steps; others after so many steps of any kind.
 MANAGED_STEPS = 4
 SETTLING_STEPS = 5
-SETTLING_STEPS_AT_MOST = 60
+SETTLING_STEPS_AT_MOST = 40
 
 
 class Measured:
@@ -42,7 +42,8 @@ def settle(contender):
     """Runs steps until nothing changes any more, and returns the last answer."""
     answer, steps = contender.steps(SETTLING_STEPS), SETTLING_STEPS
     while contender.kind == "sentinel" and steps < SETTLING_STEPS_AT_MOST:
-        if answer["stats"]["steps_managed"] >= MANAGED_STEPS:
+        stats = answer["stats"]
+        if stats["steps_managed"] >= MANAGED_STEPS or stats["state"] == "unmanaged":
             break
         answer, steps = contender.steps(2), steps + 2
     return answer
