@@ -290,7 +290,8 @@ impl Memory {
         let guard = self.arenas[(addr - self.plans.start) >> GIB.trailing_zeros()].load();
         let Some(arena) = guard.as_ref() else { return Freed::NotOurs };
         // Units of one block may be in different tiers.
-        let slow_bytes = arena.size_of(addr).map_or(0, |size_bytes| self.slow_bytes(addr, size_bytes).min(size_bytes));
+        let size_bytes = if arena.units().is_empty() { None } else { arena.size_of(addr) };
+        let slow_bytes = size_bytes.map_or(0, |size_bytes| self.slow_bytes(addr, size_bytes).min(size_bytes));
         match self.on_ground(|ground| arena.give_back(addr, ground)) {
             Some(size_bytes) => Freed::Block { size_bytes, slow_bytes },
             None => Freed::NotOurs,
