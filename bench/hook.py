@@ -28,6 +28,8 @@ def parse_arguments():
     parser.add_argument("--out", help="write the results here too, with machine, commit and date")
     contenders.add_pythons(parser)
     arguments = parser.parse_args()
+    # Of the code that is measured, whatever happens to it meanwhile.
+    arguments.origin = ratios.provenance()
     arguments.runs = 2 if arguments.quick else arguments.runs
     return arguments
 
@@ -60,7 +62,7 @@ def main():
     result["runs"] = arguments.runs
     line = "per op: stock %.0f ns; over it, following a plan %.0f ns, profiled %.0f ns; fixed loop %.1f to %.1f ms"
     print(line % (result["stock_ns_per_op"], *ns_per_op.values(), *result["calibration_ms"]))
-    ratios.finish(result, arguments.out)
+    ratios.finish(result, arguments)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ def parse_arguments():
     add("--out", help="write the results here too, with machine, commit and date")
     contenders.add_pythons(parser)
     arguments = parser.parse_args()
+    # Of the code that is measured, whatever happens to it meanwhile.
+    arguments.origin = ratios.provenance()
     arguments.network = arguments.network or list(contenders.NETWORKS)
     return arguments
 
@@ -80,7 +82,7 @@ def main():
     networks = {network: measure(network, arguments) for network in arguments.network}
     result = {name: max(own[name] for own in networks.values()) for name in LIMITS}
     result["missed"] = [name for name, limit in LIMITS.items() if result[name] > limit]
-    ratios.finish({**result, "networks": networks}, arguments.out)
+    ratios.finish({**result, "networks": networks}, arguments)
 
 
 if __name__ == "__main__":

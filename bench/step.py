@@ -33,12 +33,14 @@ def parse_arguments():
     add = parser.add_argument
     add("--quick", action="store_true", help="3 rounds, and no comparison of losses")
     add("--pairs", type=int, default=15, help="rounds (default 15)")
-    add("--block", type=int, default=3, help="steps of a block (default 3)")
+    add("--block", type=int, default=1, help="steps of a block (default 1)")
     add("--network", choices=sorted(contenders.NETWORKS), action="append", help="only these")
     add("--peer", choices=contenders.PEERS, action="append", help="only these peers")
     add("--out", help="write the results here too, with machine, commit and date")
     contenders.add_pythons(parser)
     arguments = parser.parse_args()
+    # Of the code that is measured, whatever happens to it meanwhile.
+    arguments.origin = ratios.provenance()
     if arguments.quick:
         arguments.pairs = min(arguments.pairs, 3)
     arguments.network = arguments.network or list(contenders.NETWORKS)
@@ -147,7 +149,7 @@ def main():
                 "losses have %s bits, %d steps by a plan"
                 % ("the same" if bits[network] else "OTHER", managed)
             )
-    ratios.finish(summary(details, lists, bits), arguments.out)
+    ratios.finish(summary(details, lists, bits), arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs a chain of small operations beside one large buffer, and prints the CPU time of its steps by what Sentinel did."""
+"""Runs a chain of small operations beside one large buffer; prints the CPU time of its steps by what Sentinel did."""
 
 import json
 import sys

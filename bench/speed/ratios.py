@@ -20,7 +20,7 @@ def geometric_mean(values):
 
 
 def paired(above, below):
-    """The ratio of two lists of positive values that were measured in turns: the geometric mean of the pairs' ratios."""
+    """The ratio of two lists of positive values measured in turns: the geometric mean of the pairs' ratios."""
     return geometric_mean([a / b for a, b in zip(above, below)])
 
 
@@ -52,7 +52,7 @@ def provenance():
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(describe, stdout=subprocess.PIPE, universal_newlines=True)
+    commit = subprocess.run(describe, stdout=subprocess.PIPE, text=True)
     return {
         "machine": model[0].split(":")[1].strip() if model else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
@@ -63,10 +63,10 @@ def provenance():
     }
 
 
-def finish(result, out):
+def finish(result, arguments):
     """Prints the JSON line, and writes it with its origin to the file when there is one."""
-    if out:
-        path = Path(out)
+    if arguments.out:
+        path = Path(arguments.out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**provenance(), **result}, indent=1) + "\n")
+        path.write_text(json.dumps({**arguments.origin, **result}, indent=1) + "\n")
     print(json.dumps(result))

@@ -1,6 +1,6 @@
 """One training in one process that runs a block of steps whenever its standard input says how many.
 
-`worker.py MODEL OPTIONS...` builds the network of examples/models and takes the place of its training loop. Every answer
+`worker.py MODEL OPTIONS...` builds the network of examples/models and takes the place of its training loop. Each answer
 is one line of JSON on the descriptor that WORKER_ANSWERS names, so that whatever TensorFlow prints is not in the way.
 """
 

@@ -1,6 +1,6 @@
-"""A medium convolutional network on enlarged handwritten digits: six convolutions with batch norm and two dense layers.
+"""A medium convolutional network on enlarged handwritten digits: six convolutions with batch norm, two dense layers.
 
-No published network: three pairs of 3x3 convolutions with 2x2 pooling between them, the shape of many tutorials, trained
+No published network: three pairs of 3x3 convolutions with 2x2 pooling between, the shape of many tutorials, trained
 with Adam. Its step is the one on which memory allocators for TensorFlow are compared here.
 """
 
