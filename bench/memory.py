@@ -1,8 +1,8 @@
 """Memory of five networks with all memory fast: Sentinel against stock TensorFlow and against other allocators.
 
 Peak RSS is the kernel's high-water mark of the process above what it held after its imports, the first steps included.
-The arena's height is compared with the least that its buffers need in the profiled order, with the default threads and
-with one operation at a time. The last line is one JSON object.
+The arena's height is compared with the least that its buffers need in the profiled order, with one operation at a time:
+with several, there is no arena (docs/decisions/0013-all-fast.md). The last line is one JSON object.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import contenders  # noqa: E402
 import ratios  # noqa: E402
 import rounds  # noqa: E402
 
-LIMITS = {"rss_vs_best_peer": 1.05, "arena_vs_peak_live": 1.02, "arena_vs_peak_live_threads": 1.15}
+LIMITS = {"rss_vs_best_peer": 1.05, "arena_vs_peak_live": 1.02}
 
 
 def parse_arguments():
@@ -50,13 +50,10 @@ def measure(network, arguments):
     """The figures of one network."""
     kinds = ["sentinel", "stock", *contenders.PEERS]
     peaks = {kind: [] for kind in kinds}
-    heights = []
     for _ in range(1 if arguments.quick else 2):
         for kind in kinds:
             answer = train(network, kind, arguments)
             peaks[kind].append(answer["peak_rss_bytes"])
-            if kind == "sentinel":
-                heights.append(height(answer))
     one = train(network, "sentinel", arguments, ("--inter-op", 1))
     # The smallest of a peer's peaks, and the largest of ours.
     least = {kind: min(values) for kind, values in peaks.items() if kind != "sentinel"}
@@ -67,11 +64,10 @@ def measure(network, arguments):
         "rss_vs_best_peer": round(max(peaks["sentinel"]) / least[best], 4),
         "rss_vs_stock": round(max(peaks["sentinel"]) / least["stock"], 4),
         "arena_vs_peak_live": round(height(one), 4),
-        "arena_vs_peak_live_threads": round(max(heights), 4),
     }
     megabytes = ", ".join("%s %.0f" % (k, v / 1e6) for k, v in result["peak_rss_bytes"].items())
     print("%s: peak MB above imports: %s" % (network, megabytes))
-    print("  arena ÷ peak live %.4f, with threads %.4f" % (height(one), max(heights)), flush=True)
+    print("  arena ÷ peak live %.4f" % height(one), flush=True)
     return result
 
 

@@ -1,38 +1,21 @@
 //! The plan of a step that has all the fast memory it wants: one arena as low as a packing makes it, and no moves.
 
-use crate::hpca21::pool::{Pool, APART_OPS};
+use crate::hpca21::pool::Pool;
 use crate::layout::slots;
 use crate::pack::{load_bytes, Item, PACK_ALIGN_BYTES};
 use crate::{Interval, Place, Plan, PlanError, PoolRule};
 use profile::{Class, Profile};
 
-/// With several inter-op threads, freedom of order costs room. Of the usual number and these of places after which an op
-/// counts as done, the first is taken whose arena is low enough; with 1, the profiled order is the order. A buffer whose place is still
-/// taken when it is born goes to the heap.
-const APART: [u32; 3] = [16, 6, 1];
-/// An arena is low enough when it is at most so many hundredths of what its buffers need in the profiled order.
-const LOW_ENOUGH: u64 = 110;
-/// Above so many hundredths, the order that a step takes has little to do with the profiled one. Most buffers would find their
-/// place taken, and a heap takes less memory than an arena and a heap.
-const TOO_HIGH: u64 = 150;
-
 /// Plans addresses for every recurring buffer that lives and dies within the step. What outlives it, and scratch, goes to
 /// the heaps.
 ///
 /// # Errors
-/// When the profile has no op, or says too little about the order of those it has.
+/// When the profile has no op.
 pub fn all_fast(profile: &Profile) -> Result<Plan, PlanError> {
     if profile.ops.is_empty() {
         return Err(PlanError::Empty);
     }
-    let (members, load_bytes) = (members(profile), all_fast_load_bytes(profile));
-    let pack = |apart_ops: u32| Pool::pack_apart(profile, &members, u64::MAX, apart_ops);
-    let low_enough = |pool: &Pool| pool.whole_bytes.saturating_mul(100) <= load_bytes.saturating_mul(LOW_ENOUGH);
-    let freest = pack(APART_OPS);
-    if freest.whole_bytes.saturating_mul(100) > load_bytes.saturating_mul(TOO_HIGH) {
-        return Err(PlanError::Unordered { height_bytes: freest.whole_bytes, load_bytes });
-    }
-    let pool = [freest].into_iter().chain(APART.into_iter().map(pack)).find(low_enough).unwrap_or_else(|| pack(1));
+    let pool = Pool::pack(profile, &members(profile), u64::MAX);
     let places: Vec<Option<Place>> =
         pool.offsets.iter().map(|offset| offset.map(|offset_bytes| Place::Pool { offset_bytes })).collect();
     let pool_bytes = pool.extent_by_layer.iter().copied().max().unwrap_or(0);

@@ -158,14 +158,6 @@ pub enum PlanError {
     /// The profile has no op.
     #[error("the profiled step has no operation")]
     Empty,
-    /// Its operations may run in so many orders that an arena for all of them is far higher than what is ever alive.
-    #[error("its operations may run in so many orders that one arena would take {height_bytes} bytes for at most {load_bytes}")]
-    Unordered {
-        /// Height of that arena.
-        height_bytes: u64,
-        /// What its buffers need at most in the profiled order.
-        load_bytes: u64,
-    },
     /// The budget is zero.
     #[error("fast_bytes = 0: a plan needs a budget of at least one page ({} bytes)", trace::PAGE_BYTES)]
     NoBudget,

@@ -75,6 +75,11 @@ impl Runtime {
         if self.options.policy != Policy::FastOnly {
             return self.options.policy.plan(profile, allowed, &self.machine);
         }
+        // With several operations at a time, steps take another order than the profiled one. What then finds its place taken
+        // needs memory beside the arena, and both together are more than a heap that fits every order.
+        if profile.inter_op_threads > 1 {
+            return None;
+        }
         let plan = plan::all_fast(profile);
         if let Ok(plan) = &plan {
             let mut steps = self.lock_steps();

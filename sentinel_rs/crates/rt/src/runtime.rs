@@ -16,7 +16,7 @@ use crate::tiers::emulated::EmulatedTiers;
 use arc_swap::ArcSwapOption;
 use place::{Entered, Taken, UnitState};
 use plan::Policy;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use trace::{page_ceil, Tier, SLOT_MIN_BYTES};
@@ -44,6 +44,8 @@ pub struct Runtime {
     pub(crate) mover: Mover,
     pub(crate) machine: plan::Machine,
     pub(crate) active: ArcSwapOption<Active>,
+    /// Whether the latest active step was profiled: releases of any other need not look for a recorder.
+    pub(crate) profiles: AtomicBool,
     pub(crate) steps: Mutex<Steps>,
     /// Threads inside an operation, of the latest device.
     pub(crate) intra_op_threads: AtomicU32,
@@ -91,6 +93,7 @@ impl Runtime {
             mover: Mover::start(&memory, &counters, options.mover_threads.unwrap_or(1))?,
             kernels: Kernels::default(),
             active: ArcSwapOption::empty(),
+            profiles: AtomicBool::new(false),
             steps: Mutex::new(Steps::default()),
             intra_op_threads: AtomicU32::new(1),
             inter_op_threads: AtomicU32::new(1),
@@ -351,9 +354,8 @@ impl Runtime {
         if sys::process::is_forked_child() {
             return true;
         }
-        if let Some(Active { mode: Mode::Profiling(recorder), .. }) = self.active.load().as_deref() {
-            let own = current::get();
-            recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
+        if self.profiles.load(Ordering::Relaxed) {
+            self.note_death(addr);
         }
         match self.memory.free(addr) {
             Freed::Block { size_bytes, slow_bytes } => {
@@ -367,6 +369,13 @@ impl Runtime {
             }
         }
         true
+    }
+
+    fn note_death(&self, addr: usize) {
+        if let Some(Active { mode: Mode::Profiling(recorder), .. }) = self.active.load().as_deref() {
+            let own = current::get();
+            recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
+        }
     }
 
     fn note_temporary(&self, fast_bytes: u64, slow_bytes: u64) {

@@ -265,6 +265,8 @@ impl Runtime {
         };
         let (began, counts) = (Instant::now(), self.slot_counts());
         steps.running = Some(Running { graph, signature, parts: 1, began, counts, watched: None });
+        // Before the step's first operation, which is what has to see it.
+        self.profiles.store(managed.is_none(), Ordering::SeqCst);
         self.active.store(Some(Arc::new(Active { step_id, tag, ops: AtomicU64::new(0), mode })));
         (StepStart { tag, serial: managed.is_none(), stop: None }, managed)
     }

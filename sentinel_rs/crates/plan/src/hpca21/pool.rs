@@ -8,7 +8,7 @@ use trace::page_ceil;
 /// With several inter-op threads, an op this many places earlier in the profiled order counts as done, though no edge
 /// says so. This is a heuristic: it keeps the pool small, and when a step runs in another order, the claim on the address
 /// fails and the buffer goes to the heap.
-pub(crate) const APART_OPS: u32 = 48;
+const APART_OPS: u32 = 48;
 
 /// Up to this many buffers are packed greedily too, where lifetimes as intervals say too much or room is short; that compares
 /// most pairs of buffers of the same time.
@@ -33,12 +33,7 @@ impl Pool {
     /// When there is too little room, buffers come in the order of their accesses per byte, so that what is left to slow
     /// memory is what is touched least for its size; the larger of equals comes last.
     pub(crate) fn pack(profile: &Profile, members: &[usize], limit_bytes: u64) -> Pool {
-        Pool::pack_apart(profile, members, limit_bytes, APART_OPS)
-    }
-
-    /// As [`Pool::pack`], where an op `apart_ops` places earlier, at most `APART_OPS`, counts as done.
-    pub(crate) fn pack_apart(profile: &Profile, members: &[usize], limit_bytes: u64, apart_ops: u32) -> Pool {
-        let uses = uses(profile, members, apart_ops.clamp(1, APART_OPS));
+        let uses = uses(profile, members);
         let items: Vec<Item> = uses.iter().map(Use::item).collect();
         let whole = pack_whole(&uses, &items);
         let placed: Vec<Option<u64>> = if whole.height_bytes <= limit_bytes {
@@ -166,8 +161,8 @@ impl Use {
 }
 
 /// The uses of these buffers.
-fn uses(profile: &Profile, members: &[usize], apart_ops: u32) -> Vec<Use> {
-    let order = HappensBefore::new(profile, members, apart_ops);
+fn uses(profile: &Profile, members: &[usize]) -> Vec<Use> {
+    let order = HappensBefore::new(profile, members);
     let of = |buffer: &BufferFacts| Use {
         size_bytes: buffer.size_bytes,
         birth_op: buffer.birth_op,
@@ -184,36 +179,34 @@ struct HappensBefore {
     recent: Option<Vec<u64>>,
     /// Per op, whether buffers are born at it that are to be packed.
     bears: Vec<bool>,
-    /// An op so many places earlier counts as done.
-    apart_ops: u32,
 }
 
 impl HappensBefore {
-    fn new(profile: &Profile, members: &[usize], apart_ops: u32) -> HappensBefore {
+    fn new(profile: &Profile, members: &[usize]) -> HappensBefore {
         let recent = (profile.inter_op_threads > 1).then(|| recent_ancestors(&profile.ops));
         let mut bears = vec![false; profile.ops.len()];
         for &index in members {
             bears[profile.buffers[index].birth_op as usize] = true;
         }
-        HappensBefore { recent, bears, apart_ops }
+        HappensBefore { recent, bears }
     }
 
-    /// [`Use::later_ops`] of a buffer. An op `apart_ops` after the last one that touches it is done with it.
+    /// [`Use::later_ops`] of a buffer. An op `APART_OPS` after the last one that touches it is done with it.
     fn later_ops(&self, buffer: &BufferFacts) -> u64 {
-        let window: u64 = (1 << (self.apart_ops - 1)) - 1;
+        const WINDOW: u64 = (1 << (APART_OPS - 1)) - 1;
         let Some(recent) = &self.recent else { return 0 };
         // Bit `k`: the op `k` places before the death touches the buffer.
         let mut touching = 0_u64;
         for op in std::iter::once(buffer.birth_op).chain(buffer.uses.iter().map(|used| used.op)) {
             let back = buffer.death_op - op;
-            touching |= if back < self.apart_ops { 1 << back } else { 0 };
+            touching |= if back < APART_OPS { 1 << back } else { 0 };
         }
         let mut later_ops = 0;
         let after = buffer.death_op as usize + 1;
         for (places, (recent, bears)) in
-            recent.iter().zip(&self.bears).skip(after).take(self.apart_ops as usize - 1).enumerate()
+            recent.iter().zip(&self.bears).skip(after).take(APART_OPS as usize - 1).enumerate()
         {
-            let undone = (touching << places) & window & !recent;
+            let undone = (touching << places) & WINDOW & !recent;
             later_ops |= u64::from(*bears && undone != 0) << places;
         }
         later_ops
