@@ -1,7 +1,8 @@
 """Training under a memory limit, with swap: Sentinel against stock TensorFlow, in pairs of runs, and one JSON line.
 
 The limit is what the kernel charges the process for after its imports, plus a share of what it charges Sentinel for
-above that without a limit. A run that takes too long is stopped, and what it had done until then bounds the ratio.
+above that without a limit. A run that takes too long is stopped, and what it had done until then bounds the ratio. A
+run that the kernel kills for want of memory is counted and begun anew; the last that may be bounds the ratio, too.
 Swap is a file on a disk, then zram; both are made here and removed again, which needs root. Stock TensorFlow runs under
 the same limit with the C library's allocator, and, to be shown beside it, with tcmalloc.
 """
@@ -32,6 +33,8 @@ PERCENTS = (70, 50, 35)
 SWAP_BYTES = 4 << 30
 TCMALLOC = ("libtcmalloc-minimal4", "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4")
 RESAMPLES = 2000
+# So often a run is begun that the kernel kills.
+ATTEMPTS = 3
 # A run that would have less time is not begun.
 LEAST_RUN_SECONDS = 15
 
@@ -43,7 +46,7 @@ def parse_arguments():
     add("--quick", action="store_true", help="one pair at 50%% only, fewer steps")
     add("--pairs", type=int, default=2, help="runs of each in every case, at most (default 2)")
     add("--steps", type=int, default=4, help="steps that count, at a run's end (default 4)")
-    add("--settle", type=int, default=9, help="steps before them that do not (default 9)")
+    add("--settle", type=int, default=8, help="steps before them that do not (default 8)")
     add("--minutes", type=float, default=24, help="time for all of it, at most (default 24)")
     add("--run-seconds", type=float, default=120, help="time of one run, at most (default 120)")
     add("--workload", choices=sorted(WORKLOADS), action="append", help="only these")
@@ -97,7 +100,7 @@ class Bench:
     def train(self, workload, kind, limit_bytes):
         """Trains; returns the counted step times, Sentinel's statistics (None when the time ran out), and counters."""
         out = self._scratch / "result.json"
-        settle = self._arguments.settle if kind == "sentinel" else 2
+        settle = self._arguments.settle
         python = "sentinel_python" if kind == "sentinel" else "stock_python"
         command = [getattr(self._arguments, python), "-W", "ignore", MODELS / (workload + ".py")]
         command += ["--batch", WORKLOADS[workload], "--json-out", out]
@@ -110,15 +113,17 @@ class Bench:
             group.limit(limit_bytes)
             run = self._watched(command, settings, group)
             after, peak = vmstat(), group.peak_bytes()
-        if run["status"] and not run["timed_out"]:
+        killed = run["status"] == signal.SIGKILL and not run["timed_out"]
+        if run["status"] and not run["timed_out"] and not killed:
             what = (workload, kind, run["status"], run["text"][-2000:])
             raise Failed("%s with %s ended with status %d:\n%s" % what)
-        stats = None if run["timed_out"] else json.loads(out.read_text())["stats"]
+        whole = not run["timed_out"] and not killed
         return {
             "counted": counted(run, settle),
             "timed_out": run["timed_out"],
-            "bounds": len(run["steps"]) <= settle,
-            "stats": stats,
+            "killed": killed,
+            "bounds": killed or len(run["steps"]) <= settle,
+            "stats": json.loads(out.read_text())["stats"] if whole else None,
             "peak_bytes": peak,
             "major_faults": run["usage"].ru_majflt,
             "swap_out_bytes": 4096 * (after["pswpout"] - before["pswpout"]),
@@ -169,8 +174,8 @@ class Bench:
 def counted(run, settle):
     """Times of the steps that count.
 
-    When the time ran out before one of them was over, the step that was under way stands for them: it would have taken
-    longer, which bounds the ratio.
+    When the run was stopped before one of them was over, the step that was under way stands for them: it would have
+    taken longer, which bounds the ratio.
     """
     seconds = [seconds for _, seconds in run["steps"]]
     if seconds[settle:]:
@@ -201,7 +206,12 @@ def throughput(seconds):
 def measure_pair(bench, case, limit_bytes, shown, kinds):
     """Adds a run of each kind to a case."""
     for kind in kinds:
-        result = bench.train(case["workload"], kind, limit_bytes)
+        for _ in range(ATTEMPTS):
+            result = bench.train(case["workload"], kind, limit_bytes)
+            if not result["killed"]:
+                break
+            case["killed"].append(kind)
+            print("%s %s: killed by the kernel for want of memory" % (shown, kind), flush=True)
         case[kind].append(result["counted"])
         text = "%s %s: %.3f s per step, swap out %d MB, in %d MB, %d major faults in the run"
         sizes = (result["swap_out_bytes"] >> 20, result["swap_in_bytes"] >> 20)
@@ -249,7 +259,10 @@ def interval(cases):
 
 
 def bound(case):
-    """What a case's ratio is: a value, or a bound of it, because runs were stopped before a step counted."""
+    """What a case's ratio is: a value, or a bound of it, because runs were stopped before a step counted.
+
+    When runs of both were stopped it is neither, and the case has none.
+    """
     stopped = set(case["bounded_by"]) & {"sentinel", "stock"}
     if len(stopped) == 2:
         return "unknown"
@@ -258,7 +271,8 @@ def bound(case):
 
 def summary(all_cases, details):
     """The JSON object of all cases, which are keyed by percent, medium and workload."""
-    cases = {key: case for key, case in all_cases.items() if case["sentinel"] and case["stock"]}
+    both = {key: case for key, case in all_cases.items() if case["sentinel"] and case["stock"]}
+    cases = {key: case for key, case in both.items() if bound(case) != "unknown"}
     names = {key: "%s %s %d" % key[::-1] for key in all_cases}
     result = {}
     for percent in PERCENTS:
@@ -271,15 +285,20 @@ def summary(all_cases, details):
     whole = len(cases) == len(all_cases)
     result["ratio_min"] = round(min(map(ratio, cases.values())), 3) if whole else None
     result["ratios"] = {names[key]: round(ratio(case), 3) for key, case in cases.items()}
-    result["bounds"] = {names[k]: bound(c) for k, c in cases.items() if bound(c) != "value"}
+    result["bounds"] = {names[k]: bound(c) for k, c in both.items() if bound(c) != "value"}
     result["pairs"] = {names[k]: min(len(c["sentinel"]), len(c["stock"])) for k, c in cases.items()}
-    result["not_run"] = sorted(names[key] for key in all_cases if key not in cases)
+    result["killed"] = {
+        names[key]: {kind: c["killed"].count(kind) for kind in sorted(set(c["killed"]))}
+        for key, c in all_cases.items()
+        if c["killed"]
+    }
+    result["without_ratio"] = sorted(names[key] for key in all_cases if key not in cases)
     result["ratios_to_tcmalloc"] = {
         names[key]: round(
             geometric_mean([throughput(a) for a in c["sentinel"]]) / throughput(c["tcmalloc"][0]), 3
         )
         for key, c in cases.items()
-        if c["tcmalloc"]
+        if c["tcmalloc"] and "tcmalloc" not in c["bounded_by"]
     }
     swapped = [least for case in cases.values() for least in case["swapped_out_bytes"]]
     result["swapped_out_bytes"] = min(swapped) if swapped else None
@@ -297,12 +316,12 @@ def install_tcmalloc():
 
 def new_case(workload):
     """A case in which nothing has run."""
-    lists = ("sentinel", "stock", "tcmalloc", "swapped_out_bytes", "bounded_by")
+    lists = ("sentinel", "stock", "tcmalloc", "swapped_out_bytes", "bounded_by", "killed")
     return {"workload": workload, **{name: [] for name in lists}}
 
 
 def run(arguments):
-    """All cases, one pair of each before the second of any, tcmalloc last; returns the JSON object."""
+    """All cases, one pair of each before the second of any, in turned order, tcmalloc last; returns the JSON object."""
     details = {"base_bytes": {}, "peak_above_base_bytes": {}}
     cases = {
         (percent, medium, workload): new_case(workload)
@@ -317,7 +336,8 @@ def run(arguments):
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(arguments, scratch)
         try:
-            for kinds in [["sentinel", "stock"]] * arguments.pairs + [["tcmalloc"]]:
+            pairs = [["sentinel", "stock"][:: (-1) ** pair] for pair in range(arguments.pairs)]
+            for kinds in pairs + [["tcmalloc"]]:
                 for medium in arguments.medium:
                     with media[medium]():
                         own = {key: case for key, case in cases.items() if key[1] == medium}

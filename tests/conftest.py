@@ -62,6 +62,9 @@ class Child:
             universal_newlines=True,
         )
 
+    def is_running(self):
+        return self._process.poll() is None
+
     def wait(self):
         try:
             out, err = self._process.communicate(timeout=CHILD_SECONDS_AT_MOST)

@@ -23,6 +23,7 @@ STOCK_NAME = "tensorflow-1.13.1-cp37-cp37m-manylinux1_x86_64.whl"
 METADATA = """Metadata-Version: 2.1
 Name: %s
 Version: %s
+Summary: A framework.
 Requires-Dist: gast (>=0.2.0)
 Requires-Dist: numpy (>=1.13.3)
 Requires-Dist: protobuf (>=3.6.1)
@@ -106,6 +107,26 @@ def test_what_is_no_wheel_is_refused(tmp_path):
         repack.check_stock(path, repack.stock_sha256())
 
 
+@pytest.mark.parametrize("place, byte", [(8, 99), (6, 1), (-40, 0)])
+def test_a_wheel_with_damaged_members_is_refused(tmp_path, place, byte):
+    path = tmp_path / "input.whl"
+    with zipfile.ZipFile(str(path), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x-1.dist-info/METADATA", "Name: x\n" * 50)
+        archive.writestr("x-1.dist-info/WHEEL", "Tag: any\n")
+    content = bytearray(path.read_bytes())
+    # Compression method or flags of the first member, in its own header and in the directory; or its contents.
+    for header, fields in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        at = content.index(header)
+        if place > 0:
+            content[at + place + fields] = byte
+    if place < 0:
+        begin = content.index(b"METADATA") + len("METADATA")
+        content[begin : begin + 12] = bytes(12)
+    path.write_bytes(bytes(content))
+    with pytest.raises(repack.Refused, match="not a wheel, or it is damaged"):
+        repack.check_stock(path, repack.stock_sha256())
+
+
 def test_the_command_refuses_with_one_line(tmp_path):
     path = tmp_path / "input.whl"
     make_wheel(path, version="2.0.0")
@@ -174,6 +195,7 @@ def test_metadata_names_the_version_the_caps_and_the_tag(tmp_path):
         metadata = archive.read(info + "METADATA").decode()
         wheel = archive.read(info + "WHEEL").decode()
     assert "\nVersion: 1.13.1+sentinel\n" in metadata
+    assert "\nSummary: A framework. (modified: with Sentinel, see NOTICE)\n" in metadata
     assert "Requires-Dist: gast (>=0.2.0,<0.3)\n" in metadata
     assert "Requires-Dist: h5py (<3)\n" in metadata
     assert "Requires-Dist: numpy (>=1.13.3,<1.17)\n" in metadata
@@ -193,7 +215,10 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
     [
         ("GLIBC_2.2.5 GLIBC_2.34 GLIBCXX_3.4.21", "libc.so.6", "manylinux_2_34_x86_64"),
         ("GLIBC_2.17 GLIBCXX_3.4.30", "libstdc++.so.6", "manylinux_2_35_x86_64"),
-        ("GLIBC_2.4 GLIBCXX_3.4.9", "libm.so.6", "manylinux_2_24_x86_64"),
+        ("GLIBC_2.4 GLIBCXX_3.4.9", "libm.so.6", "manylinux_2_23_x86_64"),
+        ("GLIBC_2.4 CXXABI_1.3.15", "libstdc++.so.6", "linux_x86_64"),
+        ("GLIBC_2.4 GCC_13.0.0", "libgcc_s.so.1", "linux_x86_64"),
+        ("GLIBC_2.4 GLIBC_ABI_DT_RELR", "libc.so.6", "linux_x86_64"),
         ("GLIBC_2.4 GLIBCXX_3.4.99", "libstdc++.so.6", "linux_x86_64"),
         ("GLIBC_2.4", "libnuma.so.1", "linux_x86_64"),
     ],

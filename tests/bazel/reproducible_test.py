@@ -16,9 +16,9 @@ def content(path):
 
 
 def main(arguments):
-    """Returns 1 when any pair differs."""
+    """Returns 1 when any pair differs, and when there is none or a file without its pair."""
     paths = [Path(argument) for argument in arguments]
-    different = not paths
+    different = not paths or len(paths) % 2 == 1
     for first, second in zip(paths[::2], paths[1::2]):
         same = content(first) == content(second)
         digest = hashlib.sha256(content(first)[1]).hexdigest()

@@ -3,11 +3,13 @@
 Usage: wheel_test.py WHEEL STOCK EXAMPLE SDIST
 
 WHEEL may be the folder that holds it. The packages that TensorFlow needs are installed from the folder in which SDIST
-lies; nothing is downloaded. Everything happens in a folder of its own, far from the sources.
+lies; nothing is downloaded. Everything happens in a folder of its own, far from the sources, to which the example is
+copied with all that lies beside it.
 """
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -146,7 +148,8 @@ def use_command(environment):
 
 def main(arguments):
     """Installs, uses, checks and removes; says what took how long."""
-    wheel, stock, example, sdist = (Path(argument).resolve() for argument in arguments)
+    # Links stay as they are: they lead out of what the test has declared.
+    wheel, stock, example, sdist = (Path(argument).absolute() for argument in arguments)
     if wheel.is_dir():
         (wheel,) = wheel.glob("*.whl")
     began = time.monotonic()
@@ -159,11 +162,15 @@ def main(arguments):
         environment.pip(wheel)
         say(began, "installed over the official wheel")
         environment.run("python", "-m", "pip", "check")
-        use(environment, example)
+        examples = Path(scratch) / "examples"
+        shutil.copytree(str(example.parent), str(examples))
+        use(environment, examples / example.name)
         say(began, "used")
         environment.run("python", "-m", "pip", "uninstall", "-q", "-y", "tensorflow")
         left = sorted(
-            str(path) for path in environment.files() - before if "/site-packages/" in str(path)
+            str(path)
+            for path in environment.files() - before
+            if path.parent.name == "bin" or "/site-packages/" in str(path)
         )
         expect(not left, "left after uninstalling: %s" % left[:3])
         say(began, "removed, and nothing is left of it")

@@ -6,7 +6,7 @@ def _run(rctx, what, command, timeout = 1200):
     """Runs a command and returns what it printed; fails with one line that says what went wrong."""
     result = rctx.execute(command, timeout = timeout)
     if result.return_code != 0:
-        said = (result.stderr + result.stdout).strip().split("\n")
+        said = (result.stdout + result.stderr).strip().split("\n")
         fail("%s: %s" % (what, said[-1]))
     return result.stdout.strip()
 

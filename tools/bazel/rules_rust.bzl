@@ -65,7 +65,7 @@ def _crates_impl(rctx):
     command = [python, "-B", "-E", "-s", rctx.path(rctx.attr.generator), rctx.path(rctx.attr.lockfile).dirname]
     result = rctx.execute(command + [rctx.path(rctx.attr.vendor), rctx.path(rctx.attr.sysroot)], timeout = 1800)
     if result.return_code != 0:
-        fail("rules_rust: %s" % (result.stderr + result.stdout).strip().split("\n")[-1])
+        fail("rules_rust: %s" % (result.stdout + result.stderr).strip().split("\n")[-1])
 
 rules_rust_crates = repository_rule(
     implementation = _crates_impl,

@@ -18,6 +18,7 @@ from util import (
     file_digest,
     key_of,
     need_programs,
+    need_rust,
     one_at_a_time,
     run_logged,
     say,
@@ -43,6 +44,7 @@ def wheel(arguments):
         elif argument != "--verify":
             raise Stop("%s, but got: %s" % (USAGE, " ".join(arguments)))
     need_programs("cargo", "g++", "nm", "ldd", "readelf")
+    need_rust()
     # Here rather than in the middle of the build, where the reason would be one line among many.
     find_build_python()
     # Only the test of the wheel needs a Python 3.7; who names one for nothing is told when it is none.

@@ -18,6 +18,7 @@ from util import (
     is_fresh,
     key_of,
     need_programs,
+    need_rust,
     one_at_a_time,
     run_logged,
     say,
@@ -38,6 +39,7 @@ def setup(arguments=()):
     _no_arguments("setup", arguments)
     began = time.monotonic()
     need_programs("cargo", "g++", "nm", "ldd", "readelf")
+    need_rust()
     python = find_python()
     with one_at_a_time():
         _setup(python)

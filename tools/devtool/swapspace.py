@@ -53,21 +53,27 @@ def _call(*command):
 
 
 @contextlib.contextmanager
+def _swap_on(path):
+    """Makes the file or device swap, before all other areas."""
+    _call("mkswap", path)
+    _call("swapon", "-p", PRIORITY, path)
+    try:
+        yield path
+    finally:
+        _call("swapoff", path)
+
+
+@contextlib.contextmanager
 def disk_swap(folder, size_bytes):
     """Swap in a new file of `folder`, which has to lie on a real disk."""
     path = Path(folder) / ("sentinel-swap-%d" % os.getpid())
-    on = False
     try:
         with open(str(path), "wb") as file:
             os.fchmod(file.fileno(), 0o600)
             os.posix_fallocate(file.fileno(), 0, size_bytes)
-        _call("mkswap", path)
-        _call("swapon", "-p", PRIORITY, path)
-        on = True
-        yield path
+        with _swap_on(path):
+            yield path
     finally:
-        if on:
-            _call("swapoff", path)
         if path.exists():
             path.unlink()
 
@@ -80,19 +86,14 @@ def zram_swap(size_bytes):
     except OSError as error:
         raise Unavailable("no zram device can be made: %s" % error) from None
     device, block = Path("/dev/zram%d" % number), Path("/sys/block/zram%d" % number)
-    on = False
     try:
         (block / "disksize").write_text(str(size_bytes))
         deadline = time.monotonic() + 10
         while not device.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        _call("mkswap", device)
-        _call("swapon", "-p", PRIORITY, device)
-        on = True
-        yield device
+        with _swap_on(device):
+            yield device
     finally:
-        if on:
-            _call("swapoff", device)
         (block / "reset").write_text("1")
         (ZRAM / "hot_remove").write_text(str(number))
 

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,7 @@ HOW_TO_GET = {
     "ldd": "apt-get install libc-bin",
     "nm": "apt-get install binutils",
     "readelf": "apt-get install binutils",
+    "rustc": "see https://rustup.rs (Debian's own is too old)",
 }
 
 
@@ -39,6 +41,22 @@ def need_programs(*names):
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
         raise Stop("; ".join("%s is missing: %s" % (name, HOW_TO_GET[name]) for name in missing))
+
+
+def need_rust():
+    """Stops unless the Rust toolchain is there and new enough for the workspace."""
+    need_programs("cargo", "rustc")
+    manifest = (ROOT / "sentinel_rs" / "Cargo.toml").read_text()
+    oldest = re.search(r'^rust-version = "(\d+)\.(\d+)"', manifest, re.MULTILINE).groups()
+    for name in ("cargo", "rustc"):
+        said = subprocess.run([name, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        text = said.stdout.decode(errors="replace").strip()
+        found = re.search(r"(\d+)\.(\d+)\.\d+", text)
+        if said.returncode or not found:
+            raise Stop("%s cannot be used: %s" % (name, text.split("\n")[-1]))
+        if tuple(map(int, found.groups())) < tuple(map(int, oldest)):
+            wanted = (text, ".".join(oldest), HOW_TO_GET["cargo"])
+            raise Stop("%s is too old: Rust %s or later is needed, %s" % wanted)
 
 
 @contextlib.contextmanager

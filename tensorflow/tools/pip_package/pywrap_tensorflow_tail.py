@@ -3,7 +3,7 @@ def _load_sentinel():
     """Loads libsentinel.so before anything in this process can have allocated a tensor."""
     import os  # pylint: disable=g-import-not-at-top
 
-    choice = os.environ.get("SENTINEL", "1")
+    choice = os.environ.get("SENTINEL") or "1"
     if choice == "0":
         return
     if choice != "1":
@@ -16,7 +16,7 @@ def _load_sentinel():
     # The library asks for this once, while it is being loaded; later it could no longer replace TensorFlow's allocator.
     os.environ["SENTINEL_EARLY_LOAD"] = "1"
     try:
-        fault = _load_library(path)
+        fault = "the file is cut short" if _is_cut_short(path) else _load_library(path)
     finally:
         del os.environ["SENTINEL_EARLY_LOAD"]
     if fault:
@@ -24,6 +24,24 @@ def _load_sentinel():
             "TensorFlow cannot load Sentinel from %s: %s. Set SENTINEL=0 to run without it."
             % (path, fault)
         )
+
+
+def _is_cut_short(path):
+    """Whether an ELF file ends before its last part, the section headers: loading it would kill the process."""
+    import os  # pylint: disable=g-import-not-at-top
+    import struct  # pylint: disable=g-import-not-at-top
+
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as library:
+        header = library.read(64)
+    if len(header) < 64 or not header.startswith(b"\x7fELF"):
+        return False
+    (offset,), (size, count) = (
+        struct.unpack_from("<Q", header, 40),
+        struct.unpack_from("<HH", header, 58),
+    )
+    return os.path.getsize(path) < offset + size * count
 
 
 def _load_library(path):

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import platform_tag
@@ -40,7 +41,22 @@ INFO = "tensorflow-%s.dist-info/" % VERSION
 CAPS = {"gast": "<0.3", "numpy": "<1.17", "protobuf": "<3.21"}
 # The official wheel gets it through keras-applications, which caps nothing.
 ADDED_REQUIREMENT = "Requires-Dist: h5py (<3)\n"
+# What `pip show` says after the official summary.
+MODIFIED = " (modified: with Sentinel, see NOTICE)"
 ACCEPTED = "only the official tensorflow-%s-%s.whl is accepted" % (STOCK_VERSION, STOCK_TAG)
+
+
+# What reading a damaged or unusual archive ends with.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    StopIteration,
+    UnicodeDecodeError,
+)
 
 
 class Refused(Exception):
@@ -70,7 +86,7 @@ def check_stock(path, sha256):
             )
             metadata = archive.read(info + "/METADATA").decode()
             tags = archive.read(info + "/WHEEL").decode()
-    except (zipfile.BadZipFile, StopIteration, KeyError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Refused("%s is not a wheel, or it is damaged: %s" % (path, ACCEPTED)) from error
     raise Refused("%s is %s: %s" % (path, _what_it_is(metadata, tags, names), ACCEPTED))
 
@@ -149,6 +165,8 @@ def _renamed(name):
 def _metadata(text):
     """METADATA with the new version and the caps on requirements."""
     text = _once("\nVersion: %s\n" % STOCK_VERSION, "\nVersion: %s\n" % VERSION, text)
+    summary = re.search(r"^Summary: .*$", text, re.MULTILINE).group(0)
+    text = _once(summary + "\n", summary + MODIFIED + "\n", text)
     for name, cap in CAPS.items():
         bound = re.search(r"^Requires-Dist: %s \((.*)\)$" % name, text, re.MULTILINE)
         if not bound:
@@ -201,8 +219,12 @@ def main(arguments):
     options = parser.parse_args(arguments)
     try:
         check_stock(options.stock, stock_sha256())
+        for path in (options.library, options.command, options.licences):
+            path.open("rb").close()
     except Refused as refused:
         return "repack.py: %s" % refused
+    except OSError as error:
+        return "repack.py: %s cannot be read: %s" % (error.filename, error.strerror)
     # protoc is needed only from here on, and a refusal should not need it.
     import protos
 

@@ -53,7 +53,7 @@ impl Installed {
             (None, _) => format!("{} (Python {}) has no TensorFlow", self.executable, self.python),
             (Some(version), false) => {
                 format!(
-                    "{} has TensorFlow {version} without Sentinel; use the Python of `tools/dev setup`",
+                    "{} has TensorFlow {version} without Sentinel; install the wheel with Sentinel there",
                     self.executable
                 )
             }

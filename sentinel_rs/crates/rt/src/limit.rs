@@ -10,7 +10,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use sys::host::{Footprint, Swap, SwapKind};
+use sys::host::{Footprint, Limits, Swap, SwapKind};
 
 /// One part in so many of the limit is left free: the kernel needs room to read and write swap in, and a full control
 /// group makes whoever allocates next wait.
@@ -53,19 +53,40 @@ impl Limit {
         (before != now).then_some((before, now))
     }
 
-    /// Bytes that tensors may take when `own` of what is in use now are tensors; `None` when the system does not say who uses
-    /// what.
+    /// Bytes that tensors may take when `own` of what is in use now are tensors: what the control group leaves, or the machine
+    /// if that is less. `None` when the system does not say who uses what.
     ///
     /// Steps without a plan push others to swap: some of that is never asked for again, and some comes back as soon as there
     /// is room, or, when there is none, takes the place of tensors that are in use.
     #[must_use]
     pub fn for_tensors(&self, own: Footprint) -> Option<u64> {
         let limit = self.now_bytes();
-        let all = sys::host::unreclaimable(&self.root)?;
-        let resident = all.resident_bytes.saturating_sub(own.resident_bytes);
-        let swapped = all.swapped_bytes.saturating_sub(own.swapped_bytes);
-        let others = resident.max((resident + swapped) / BUSY_PART);
-        Some(limit.saturating_sub(others).saturating_sub(limit / SPARE_PART))
+        let group = sys::host::unreclaimable_of_group(&self.root).map(|all| left(limit, all, own));
+        let machine_bytes = sys::host::memory_info(&self.root, "MemTotal:");
+        let machine = machine_bytes.zip(sys::host::unreclaimable_of_machine(&self.root));
+        group.into_iter().chain(machine.map(|(bytes, all)| left(bytes, all, own))).min()
+    }
+}
+
+/// What a limit leaves to tensors when `all` is in use, `own` of it by them.
+fn left(limit: u64, all: Footprint, own: Footprint) -> u64 {
+    let resident = all.resident_bytes.saturating_sub(own.resident_bytes);
+    let swapped = all.swapped_bytes.saturating_sub(own.swapped_bytes);
+    let others = resident.max((resident + swapped) / BUSY_PART);
+    limit.saturating_sub(others).saturating_sub(limit / SPARE_PART)
+}
+
+/// Why this process may not swap, although there is swap: a control group (version 2) allows none.
+///
+/// # Errors
+/// With the file that says so and the command that changes it.
+pub fn may_swap(root: &Path) -> Result<(), String> {
+    match sys::host::memory_limits(root) {
+        Limits { version: Some(2), swap: Some((0, file)), .. } => {
+            let file = file.display();
+            Err(format!("{file} forbids swap to this process; allow it with `echo max > {file}`"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -194,6 +215,28 @@ mod tests {
         std::fs::write(root.join("sys/fs/cgroup/memory/own/memory.limit_in_bytes"), "480000000").unwrap();
         assert_eq!(limit.look(), Some((960_000_000, 480_000_000)));
         assert_eq!(limit.for_tensors(own(310_000_000, 90_000_000)), Some(460_000_000));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn others_outside_the_group_take_from_its_limit() {
+        let root = limited("crowded", 6_000_000_000);
+        std::fs::write(root.join("proc/meminfo"), "MemTotal: 8388608 kB\nMemAvailable: 2000000 kB\n").unwrap();
+        let machine = 8_u64 << 30;
+        let expected = 2_000_000 * 1024 - machine / SPARE_PART;
+        assert_eq!(Limit::find(&root).for_tensors(Footprint::default()), Some(expected));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_group_that_forbids_swap_is_named() {
+        let root = limited("forbidden", 1 << 30);
+        assert_eq!(may_swap(&root), Ok(()));
+        std::fs::write(root.join("proc/self/cgroup"), "0::/train\n").unwrap();
+        std::fs::create_dir_all(root.join("sys/fs/cgroup/train")).unwrap();
+        std::fs::write(root.join("sys/fs/cgroup/train/memory.swap.max"), "0\n").unwrap();
+        let why = may_swap(&root).unwrap_err();
+        assert!(why.contains("train/memory.swap.max forbids swap") && why.contains("echo max >"), "{why}");
         std::fs::remove_dir_all(&root).unwrap();
     }
 

@@ -203,6 +203,7 @@ fn build(mut options: Options) -> Result<Runtime, SetupError> {
             let machine = Machine::by_name(name).map_err(|error| resource(&options, &error))?;
             let areas =
                 limit::swap_in_words(&sys::host::swaps(Path::new("/"))).map_err(|why| resource(&options, &why))?;
+            limit::may_swap(Path::new("/")).map_err(|why| resource(&options, &why))?;
             let tiers = SwapTiers::new(SystemSwap, areas).map_err(|error| resource(&options, &error))?;
             (Arc::new(tiers), None, machine)
         }

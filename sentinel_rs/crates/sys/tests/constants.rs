@@ -1,8 +1,9 @@
 //! The kernel's numbers in `abi` are those of the C headers of this machine.
 
+#[path = "common/c_program.rs"]
+mod c_program;
+
 use std::fmt::Write;
-use std::path::Path;
-use std::process::Command;
 use sys::abi;
 
 /// Every constant of `abi` under its C name.
@@ -42,15 +43,8 @@ fn constants_are_those_of_the_c_headers() {
     }
     source.push_str("}\n");
 
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (file, program) = (folder.join("constants.c"), folder.join("constants"));
-    std::fs::write(&file, source).unwrap();
-    let compiled = Command::new("cc").arg(&file).arg("-o").arg(&program).output().expect("a C compiler named cc");
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    let output = Command::new(&program).output().unwrap();
-
     let expected: String = ours().iter().map(|(name, value)| format!("{name} {value}\n")).collect();
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    assert_eq!(c_program::output("constants", &source), expected);
 }
 
 #[test]

@@ -1,30 +1,13 @@
 //! The settings of machines that are folders of files, and of the machine that runs the test.
 
-use std::path::{Path, PathBuf};
+#[path = "common/fake_machine.rs"]
+mod fake_machine;
+
+use fake_machine::FakeMachine;
+use std::path::Path;
 use sys::host::{self, Hmat, Limits, SwapKind};
 
 const GIB: u64 = 1 << 30;
-
-/// A machine as files below a folder of its own.
-struct FakeMachine {
-    root: PathBuf,
-}
-
-impl FakeMachine {
-    fn new(name: &str) -> Self {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("host").join(name);
-        let _ = std::fs::remove_dir_all(&root);
-        std::fs::create_dir_all(&root).unwrap();
-        FakeMachine { root }
-    }
-
-    fn file(&self, path: &str, text: &str) -> &Self {
-        let path = self.root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-        self
-    }
-}
 
 #[test]
 fn an_empty_machine_tells_nothing_and_fails_nothing() {
@@ -92,6 +75,18 @@ fn the_tightest_group_of_version_2_limits() {
     let root = machine.root.join("sys/fs/cgroup/user");
     assert_eq!(limits.memory, Some((2 * GIB, root.join("memory.max"))));
     assert_eq!(limits.swap, Some((0, root.join("train/memory.swap.max"))));
+}
+
+#[test]
+fn room_in_swap_is_what_the_machine_and_the_group_leave() {
+    let machine = FakeMachine::new("swap-room");
+    assert_eq!(host::swap_room_bytes(&machine.root), None, "this kernel tells nothing");
+    machine.file("proc/meminfo", "SwapTotal:  4096 kB\nSwapFree:  2048 kB\n");
+    assert_eq!(host::swap_room_bytes(&machine.root), Some(2 << 20));
+    machine.file("proc/self/cgroup", "0::/train\n").file("sys/fs/cgroup/train/memory.swap.max", "1048576\n");
+    assert_eq!(host::swap_room_bytes(&machine.root), Some(1 << 20), "nothing of the group is in swap");
+    machine.file("sys/fs/cgroup/train/memory.swap.current", "1044480\n");
+    assert_eq!(host::swap_room_bytes(&machine.root), Some(4096));
 }
 
 #[test]

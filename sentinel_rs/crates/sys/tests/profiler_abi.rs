@@ -1,9 +1,11 @@
 //! The client's numbers, sizes and offsets are those of the C header that describes the profiler's interface.
 
+#[path = "common/c_program.rs"]
+mod c_program;
+
 use std::fmt::Write;
 use std::mem::offset_of;
 use std::path::Path;
-use std::process::Command;
 use sys::profiler::abi;
 
 /// Values of constants under their names in the header.
@@ -74,13 +76,7 @@ fn the_client_agrees_with_the_header() {
         }
     }
     source.push_str("}\n");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (file, program) = (folder.join("profiler_abi.c"), folder.join("profiler_abi"));
-    std::fs::write(&file, source).unwrap();
-    let compiled = Command::new("cc").arg(&file).arg("-o").arg(&program).output().expect("a C compiler named cc");
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    let said = Command::new(&program).output().unwrap();
-    assert_eq!(String::from_utf8(said.stdout).unwrap(), expected);
+    assert_eq!(c_program::output("profiler_abi", &source), expected);
 }
 
 #[test]

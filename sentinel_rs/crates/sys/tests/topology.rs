@@ -1,36 +1,30 @@
 //! The topology of machines that are folders of files, and of the machine that runs the test.
 
-use std::path::{Path, PathBuf};
+#[path = "common/fake_machine.rs"]
+mod fake_machine;
+
+use fake_machine::FakeMachine;
+use std::path::Path;
+use sys::host::NODES;
 use sys::topology::{total_ram_bytes, Node, NodeList, Topology};
 use sys::Error;
 
 const GIB: u64 = 1 << 30;
 
-/// A machine as files below a folder of its own.
-struct FakeMachine {
-    root: PathBuf,
+/// What the kernel's folder of nodes looks like.
+trait Nodes {
+    fn online(&self, list: &str) -> &Self;
+    fn node(&self, id: u32, cpus: &str, gibibytes: u64, distance: &str) -> &Self;
+    fn read(&self) -> Result<Topology, Error>;
 }
 
-impl FakeMachine {
-    fn new(name: &str) -> Self {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("topology").join(name);
-        let _ = std::fs::remove_dir_all(&root);
-        FakeMachine { root }
-    }
-
-    fn file(&self, path: &str, text: &str) -> &Self {
-        let path = self.root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-        self
-    }
-
+impl Nodes for FakeMachine {
     fn online(&self, list: &str) -> &Self {
-        self.file("online", list)
+        self.file(&format!("{NODES}/online"), list)
     }
 
     fn node(&self, id: u32, cpus: &str, gibibytes: u64, distance: &str) -> &Self {
-        let folder = format!("node{id}");
+        let folder = format!("{NODES}/node{id}");
         let memory = format!("Node {id} MemTotal:  {} kB\nNode {id} MemFree:  0 kB\n", gibibytes << 20);
         self.file(&format!("{folder}/cpulist"), cpus);
         self.file(&format!("{folder}/meminfo"), &memory);
@@ -38,7 +32,7 @@ impl FakeMachine {
     }
 
     fn read(&self) -> Result<Topology, Error> {
-        Topology::probe(&self.root)
+        Topology::probe(&self.root.join(NODES))
     }
 }
 
@@ -68,7 +62,7 @@ fn files_that_are_missing_or_odd_are_named() {
     machine.online("0\n").node(0, "0\n", 1, "10 20\n");
     let message = machine.read().unwrap_err().to_string();
     assert!(message.ends_with("node0/distance holds `10 20`, expected one number for each node that is online"));
-    machine.node(0, "0\n", 1, "10\n").file("node0/meminfo", "Node 0 MemTotal: lots\n");
+    machine.node(0, "0\n", 1, "10\n").file(&format!("{NODES}/node0/meminfo"), "Node 0 MemTotal: lots\n");
     let message = machine.read().unwrap_err().to_string();
     assert!(message.ends_with("node0/meminfo holds `lots`, expected a line with MemTotal in kB"), "{message}");
     machine.online("all\n");
@@ -86,13 +80,13 @@ fn files_that_are_missing_or_odd_are_named() {
 fn a_distance_file_may_be_missing() {
     let machine = FakeMachine::new("no_distance");
     machine.online("0\n").node(0, "0\n", 1, "10\n");
-    std::fs::remove_file(machine.root.join("node0/distance")).unwrap();
+    std::fs::remove_file(machine.root.join(NODES).join("node0/distance")).unwrap();
     assert_eq!(machine.read().unwrap().nodes[0].distances, []);
 }
 
 #[test]
 fn this_machine_can_be_read() {
-    let topology = Topology::probe(Path::new("/sys/devices/system/node")).unwrap();
+    let topology = Topology::probe(&Path::new("/").join(NODES)).unwrap();
     assert!(topology.nodes.iter().any(|node| node.has_cpus && node.total_bytes > 0));
     // The two need not agree: a virtual machine may be given memory that no node counts yet.
     assert!(topology.nodes.iter().map(|node| node.total_bytes).sum::<u64>() > GIB / 8);

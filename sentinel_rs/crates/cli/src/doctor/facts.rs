@@ -257,13 +257,16 @@ fn permissions(node: u32) -> BTreeMap<&'static str, Option<String>> {
     BTreeMap::from([("mbind", bound.err().and_then(said)), ("move_pages", moved.unwrap_or_else(said))])
 }
 
-/// The interpreter that was asked for, else the best in PATH: one with Sentinel, else one with TensorFlow, else any.
+/// The interpreter that was asked for, else the best in PATH and beside this command, where pip puts both: one with
+/// Sentinel, else one with TensorFlow, else any.
 fn look_for_python(asked: Option<&Path>) -> Python {
     const NAMES: [&str; 3] = ["python", "python3.7", "python3"];
     let looked_for = asked.map_or_else(|| NAMES.join(", "), |path| path.display().to_string());
-    let names = asked.map_or_else(|| NAMES.map(PathBuf::from).to_vec(), |path| vec![path.to_owned()]);
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("python")).filter(|python| python.is_file());
+    let in_path = NAMES.map(PathBuf::from);
+    let names = asked.map_or_else(|| in_path.into_iter().chain(beside).collect(), |path| vec![path.to_owned()]);
     let answers: Vec<(PathBuf, Result<Installed, String>)> =
-        names.into_iter().map(|name| (name.clone(), python::installed(&name))).collect();
+        Vec::into_iter(names).map(|name| (name.clone(), python::installed(&name))).collect();
     let best = answers.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
     let best = best.max_by_key(|(_, found)| (found.library, found.tensorflow.is_some()));
     let Some((name, installed)) = best else {

@@ -5,6 +5,12 @@ use serde::Serialize;
 use super::facts::Facts;
 use crate::amount::Bytes;
 
+/// Makes swap where there is none.
+const MAKE_SWAP: &str = "fallocate -l 8G /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile";
+
+/// Puts Sentinel where the interpreter finds it.
+const INSTALL: &str = "python -m pip install tensorflow-1.13.1+sentinel-*.whl";
+
 /// How much a problem matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,17 +70,17 @@ fn python(facts: &Facts) -> Vec<Problem> {
         let has = installed.tensorflow.as_ref();
         let has =
             has.map_or_else(|| "has no TensorFlow".to_owned(), |v| format!("has TensorFlow {v} without Sentinel"));
-        return blocks(format!("{} {has}", installed.executable), &format!("tools/dev setup && {again}"));
+        return blocks(format!("{} {has}", installed.executable), &format!("{INSTALL} && {again}"));
     }
     match (&python.tried, &python.error) {
         (Some(tried), _) if tried.active => Vec::new(),
         (Some(tried), _) => {
             let why = tried.message.as_deref().unwrap_or("it does not say why");
-            blocks(format!("Sentinel in {} took no part in a session: {why}", installed.executable), "tools/dev setup")
+            blocks(format!("Sentinel in {} took no part in a session: {why}", installed.executable), INSTALL)
         }
         (None, error) => {
             let why = error.as_deref().unwrap_or("it does not say why");
-            blocks(format!("a session with Sentinel in {} failed: {why}", installed.executable), "tools/dev setup")
+            blocks(format!("a session with Sentinel in {} failed: {why}", installed.executable), INSTALL)
         }
     }
 }
@@ -82,10 +88,15 @@ fn python(facts: &Facts) -> Vec<Problem> {
 fn nodes(facts: &Facts) -> Vec<Problem> {
     let mut problems = Vec::new();
     match facts.slow_node.and_then(|slow| facts.nodes.iter().find(|node| node.id == slow)) {
-        None => problems.push(problem(
+        None if facts.swap_areas.is_empty() => problems.push(problem(
             Weight::Blocks,
-            "this machine has one memory node, so there is no slow memory but an emulated one",
-            "sentinel run --fast 20% --slow emulated:optane -- python train.py",
+            "this machine has one memory node and no swap, so there is no slow memory",
+            format!("{MAKE_SWAP}; or emulate some: sentinel run --fast 20% --slow emulated:optane -- python train.py"),
+        )),
+        None => problems.push(problem(
+            Weight::Note,
+            "this machine has one memory node: its slow memory is swap, which has to be asked for",
+            "sentinel run --slow swap -- python train.py",
         )),
         Some(slow) if !slow.cpus.is_empty() => problems.push(problem(
             Weight::Note,
@@ -173,8 +184,7 @@ fn swap(facts: &Facts) -> Vec<Problem> {
     let mut problems = Vec::new();
     if facts.swap_areas.is_empty() {
         let what = "there is no swap: a training that does not fit into memory is killed";
-        let fix = "fallocate -l 8G /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile";
-        problems.push(problem(Weight::Note, what, fix));
+        problems.push(problem(Weight::Note, what, MAKE_SWAP));
     }
     // Version 1 limits the sum with memory, so its limit says nothing about swap alone.
     let settings = &facts.settings;
@@ -242,7 +252,7 @@ mod tests {
     fn each_problem_is_found_and_has_its_command() {
         type Change = fn(&mut Facts);
         let cases: [(Change, Weight, &str, &str); 15] = [
-            (|f| f.slow_node = None, Weight::Blocks, "one memory node", "emulated:optane"),
+            (|f| f.slow_node = None, Weight::Note, "one memory node", "--slow swap"),
             (|f| f.nodes[1].cpus = vec![2], Weight::Note, "CPUs of its own", "--measure"),
             (|f| f.nodes[1].error = Some("mbind".into()), Weight::Hurts, "node 1 cannot be measured", "Mems_allowed"),
             (|f| drop(f.permissions.insert("mbind", Some("EPERM".into()))), Weight::Blocks, "mbind", "SYS_NICE"),
@@ -272,13 +282,13 @@ mod tests {
                 |f| f.python.installed.as_mut().expect("healthy").library = false,
                 Weight::Blocks,
                 "TensorFlow 1.13.1 without Sentinel",
-                "tools/dev setup",
+                "pip install",
             ),
             (
                 |f| f.python.tried.as_mut().expect("healthy").active = false,
                 Weight::Blocks,
                 "took no part",
-                "tools/dev setup",
+                "pip install",
             ),
         ];
         for (change, weight, what, fix) in cases {
@@ -297,7 +307,9 @@ mod tests {
         facts.swap_areas.clear();
         facts.slow_node = None;
         facts.settings.transparent_huge_pages = None;
-        let weights: Vec<Weight> = of(&facts).iter().map(|problem| problem.weight).collect();
+        let problems = of(&facts);
+        assert!(problems[0].what.contains("one memory node and no swap"), "{problems:?}");
+        let weights: Vec<Weight> = problems.iter().map(|problem| problem.weight).collect();
         assert_eq!(weights, [Weight::Blocks, Weight::Hurts, Weight::Note]);
     }
 }

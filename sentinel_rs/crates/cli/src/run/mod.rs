@@ -62,6 +62,12 @@ pub fn order(
         }
         variables.push(("SENTINEL_PROFILER", profiler));
     }
+    let program = command[0].to_string_lossy();
+    if program.starts_with('-') {
+        return Err(format!(
+            "{program}: no such option; accepted are --fast, --slow, --policy and --profiler, before the program to run"
+        ));
+    }
     Ok(Order { variables, command })
 }
 
@@ -170,7 +176,7 @@ impl StatsFolder {
             let entry = entry.map_err(|error| anyhow::anyhow!("{STATS} = {}: {error}", self.path.display()))?;
             let path = entry.path();
             let is_old = || entry.metadata().and_then(|data| data.modified()).is_ok_and(|time| time < self.began);
-            if path.extension().is_none_or(|extension| extension != "json") || (!self.own && is_old()) {
+            if !is_handed_over(&path) || (!self.own && is_old()) {
                 continue;
             }
             let wrong = |error: &dyn std::fmt::Display| anyhow::anyhow!("{}: {error}", path.display());
@@ -179,6 +185,12 @@ impl StatsFolder {
         }
         Ok(handed)
     }
+}
+
+/// Whether a file is named as the runtime names what a process hands over: `PID.json`.
+fn is_handed_over(path: &Path) -> bool {
+    let number = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    path.extension().is_some_and(|extension| extension == "json") && number.parse::<u32>().is_ok()
 }
 
 impl Drop for StatsFolder {
@@ -207,6 +219,22 @@ mod tests {
         }
         let Err(message) = with("perf") else { panic!("perf must be refused") };
         assert!(["--profiler = perf", "kernel:exact"].iter().all(|part| message.contains(part)), "{message}");
+    }
+
+    #[test]
+    fn an_option_that_there_is_not_is_no_program() {
+        let Err(message) = order(None, None, None, None, vec!["--slwo".into(), "swap".into()]) else {
+            panic!("--slwo must be refused")
+        };
+        assert!(message.starts_with("--slwo: no such option; accepted are --fast, --slow"), "{message}");
+    }
+
+    #[test]
+    fn files_of_others_are_not_statistics() {
+        assert!(is_handed_over(Path::new("/x/4711.json")));
+        assert!(["/x/notes.json", "/x/4711", "/x/4711.json.partial", "/x/.json"]
+            .iter()
+            .all(|p| !is_handed_over(Path::new(p))));
     }
 
     #[test]

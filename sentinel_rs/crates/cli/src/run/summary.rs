@@ -22,6 +22,8 @@ pub struct Handed {
     promoted_bytes: u64,
     demoted_bytes: u64,
     late_promotions: u64,
+    swapped_out_bytes_peak: u64,
+    major_faults: u64,
     slot_hit_rate: Option<f64>,
     overflow_bytes: u64,
     stall_ns: u64,
@@ -51,11 +53,12 @@ pub fn lines(handed: &[Handed]) -> Vec<String> {
 
 fn not_on(one: &Handed) -> Vec<String> {
     let why = one.message.clone().unwrap_or_else(|| {
-        "no session ran under it: none asked for a budget (--fast, SENTINEL_FAST), or its options were refused"
+        "no session ran under it: none asked for a budget (--fast, SENTINEL_FAST), or what it asked for was refused, \
+         which the error above says"
             .to_owned()
     });
     let again = why.strip_prefix("sentinel: ").unwrap_or(&why);
-    vec!["was not on: TensorFlow had loaded it, and trained without it".to_owned(), again.to_owned()]
+    vec!["was not on: TensorFlow had loaded it, and no session used it".to_owned(), again.to_owned()]
 }
 
 fn on(one: &Handed, processes: usize) -> String {
@@ -97,8 +100,12 @@ fn moved(one: &Handed) -> String {
         0 => String::new(),
         ns => format!(", emulated slowness took {}", waited(ns)),
     };
+    let swapped = match one.swapped_out_bytes_peak {
+        0 => String::new(),
+        bytes => format!("; {} in swap at most, {} page faults waited for it", Bytes(bytes), one.major_faults),
+    };
     format!(
-        "moved: {} to fast, {} to slow memory; {} promotions dropped as late, waited {} for moves{emulated}",
+        "moved: {} to fast, {} to slow memory; {} promotions dropped as late, waited {} for moves{emulated}{swapped}",
         Bytes(one.promoted_bytes),
         Bytes(one.demoted_bytes),
         one.late_promotions,
@@ -163,6 +170,12 @@ mod tests {
             "placed: 98.95% of planned allocations got their place; failed system calls: none",
         ];
         assert_eq!(lines(&[trained()]), expected);
+    }
+
+    #[test]
+    fn swap_is_told_of() {
+        let one = Handed { swapped_out_bytes_peak: 64 << 20, major_faults: 7, ..trained() };
+        assert!(lines(&[one])[3].ends_with("for moves; 64.0 MiB in swap at most, 7 page faults waited for it"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn everything_is_told_as_json() {
     ] {
         assert!(out.contains(key), "{key} is missing in {out}");
     }
-    assert!(out.contains("/x/python has no TensorFlow") && out.contains("tools/dev setup"), "{out}");
+    assert!(out.contains("/x/python has no TensorFlow") && out.contains("pip install"), "{out}");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use crate::common::{binary, directory, sentinel, Ran};
 
 const HANDED: &str = r#"{"active":true,"tiers":"emulated","slow_tier":"emulated:cxl","policy":"hpca21","state":"managed",
 "fast_bytes_allowed":1048576,"fast_bytes_peak":1048576,"fast_bytes_used":0,"fast_bytes_needed":0,"peak_bytes":2097152,
-"promoted_bytes":4096,"demoted_bytes":0,"late_promotions":0,"slot_hit_rate":1.0,"overflow_bytes":0,"stall_ns":0,
+"promoted_bytes":4096,"demoted_bytes":0,"late_promotions":0,"swapped_out_bytes_peak":0,"major_faults":0,
+"slot_hit_rate":1.0,"overflow_bytes":0,"stall_ns":0,
 "emulated_delay_ns":0,"steps_seen":9,"steps_profiled":1,"steps_managed":5,"layers":3,"layer_source":"marked",
 "panics_caught":0,"errors_by_errno":{},"message":null,"profiler":"op"}"#;
 

@@ -52,7 +52,7 @@ impl Trouble {
 fn told(slow_name: &str, operation: &str, tier: Tier, errno: i32) -> String {
     let name = if tier == Tier::FAST { "fast" } else { "slow" };
     let help = match errno {
-        ENOMEM => "the node is full; tensors stay where they are",
+        ENOMEM => "it is full; tensors stay where they are",
         EBUSY => "the kernel is using the pages all the time; tensors stay where they are",
         _ => "tensors stay where they are; does a container or a missing node forbid it? `sentinel doctor` tells",
     };

@@ -4,8 +4,9 @@
 use super::numa::tier_error;
 use place::{Located, Moved, TierError, Tiers};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use sys::errno::ENOMEM;
+use sys::errno::{EBUSY, ENOMEM};
 use sys::swap::Whereabouts;
 use trace::Tier;
 
@@ -44,6 +45,9 @@ pub trait SwapCalls: Send + Sync + 'static {
 
     /// See [`sys::swap::whereabouts`].
     fn whereabouts(&self, range: &Range<usize>) -> Option<Whereabouts>;
+
+    /// See [`sys::host::swap_room_bytes`].
+    fn room_bytes(&self) -> Option<u64>;
 }
 
 /// The system of this machine.
@@ -69,6 +73,10 @@ impl SwapCalls for SystemSwap {
 
     fn whereabouts(&self, range: &Range<usize>) -> Option<Whereabouts> {
         sys::swap::whereabouts(range)
+    }
+
+    fn room_bytes(&self) -> Option<u64> {
+        sys::host::swap_room_bytes(Path::new("/"))
     }
 }
 
@@ -180,8 +188,9 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
         if left <= len_bytes / LEFT_BEHIND {
             return Ok(Moved { moved_bytes, copied_bytes: moved_bytes, ..Moved::default() });
         }
-        // The kernel keeps what it finds no swap for.
-        Ok(Moved { moved_bytes, copied_bytes: moved_bytes, failed_bytes: left, errno: ENOMEM })
+        // The kernel keeps what it finds no swap for, and what it is using itself, such as pages on their way to a disk.
+        let errno = if self.calls.room_bytes().is_some_and(|room| room >= left) { EBUSY } else { ENOMEM };
+        Ok(Moved { moved_bytes, copied_bytes: moved_bytes, failed_bytes: left, errno })
     }
 
     fn discard(&self, range: Range<usize>, _next: Tier) -> Result<(), TierError> {
@@ -218,6 +227,8 @@ mod tests {
         pages: Mutex<BTreeMap<usize, bool>>,
         /// Pages that swap has room for.
         room: usize,
+        /// Pages that the kernel is using: they stay, and swap would have room for them.
+        in_use: usize,
         refuses: bool,
     }
 
@@ -225,7 +236,7 @@ mod tests {
         fn set(&self, range: &Range<usize>, present: bool) {
             let mut pages = self.pages.lock().unwrap();
             let away = pages.values().filter(|&&present| !present).count();
-            let mut room = if present { usize::MAX } else { self.room - away };
+            let mut room = if present { usize::MAX } else { self.room - self.in_use - away };
             for page in range.clone().step_by(PAGE_BYTES) {
                 let Some(state) = pages.get_mut(&page).filter(|state| **state != present) else { continue };
                 if room > 0 {
@@ -268,11 +279,20 @@ mod tests {
             };
             Some(Whereabouts { present_bytes: bytes(true), swapped_bytes: bytes(false) })
         }
+
+        fn room_bytes(&self) -> Option<u64> {
+            let away = self.pages.lock().unwrap().values().filter(|&&present| !present).count();
+            Some(((self.room - away) * PAGE_BYTES) as u64)
+        }
     }
 
     /// Sixteen pages in memory, and swap for so many.
     fn tiers(room: usize, refuses: bool) -> (SwapTiers<Fake>, Range<usize>) {
-        let tiers = SwapTiers::new(Fake { room, refuses, ..Fake::default() }, "swap (test)".to_owned()).unwrap();
+        tiers_of(Fake { room, refuses, ..Fake::default() })
+    }
+
+    fn tiers_of(fake: Fake) -> (SwapTiers<Fake>, Range<usize>) {
+        let tiers = SwapTiers::new(fake, "swap (test)".to_owned()).unwrap();
         let range = tiers.reserve(16 * PAGE_BYTES, Tier::SLOW).unwrap();
         tiers.calls.pages.lock().unwrap().extend(range.clone().step_by(PAGE_BYTES).map(|page| (page, true)));
         (tiers, range)
@@ -299,6 +319,13 @@ mod tests {
         assert_eq!(full.migrate(range, Tier::SLOW), Ok(left));
         let (nearly, range) = tiers(14, false);
         assert_eq!(nearly.migrate(range, Tier::SLOW).map(|moved| moved.failed_bytes), Ok(0));
+    }
+
+    #[test]
+    fn pages_that_the_kernel_is_using_are_busy_while_swap_has_room() {
+        let (tiers, range) = tiers_of(Fake { room: 100, in_use: 90, ..Fake::default() });
+        let left = Moved { moved_bytes: 10 * 4096, copied_bytes: 10 * 4096, failed_bytes: 6 * 4096, errno: EBUSY };
+        assert_eq!(tiers.migrate(range, Tier::SLOW), Ok(left));
     }
 
     #[test]

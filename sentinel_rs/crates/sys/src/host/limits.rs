@@ -51,19 +51,13 @@ pub struct Footprint {
 }
 
 /// What the group that limits this process's memory holds that the kernel can only get back by swapping, or not at all:
-/// anonymous memory of all its processes, and the kernel's own; and what of it is in swap. Of the machine when no group
-/// limits it.
+/// anonymous memory of all its processes, and the kernel's own; and what of it is in swap. `None` when no group limits
+/// it.
 #[must_use]
-pub fn unreclaimable(root: &Path) -> Option<Footprint> {
+pub fn unreclaimable_of_group(root: &Path) -> Option<Footprint> {
     let Limits { version, memory, .. } = memory_limits(root);
-    let Some(folder) = memory.as_ref().and_then(|(_, file)| file.parent()) else {
-        let of_machine = |label: &str| super::memory_info(root, label);
-        let swapped = of_machine("SwapTotal:").zip(of_machine("SwapFree:"));
-        return Some(Footprint {
-            resident_bytes: of_machine("MemTotal:")?.checked_sub(of_machine("MemAvailable:")?)?,
-            swapped_bytes: swapped.map_or(0, |(total, free)| total.saturating_sub(free)),
-        });
-    };
+    let (_, file) = memory?;
+    let folder = file.parent()?;
     let number = |name: &str| text(&folder.join(name)).and_then(|used| used.parse::<u64>().ok());
     let stat = text(&folder.join("memory.stat"))?;
     Some(if version == Some(2) {
@@ -77,6 +71,32 @@ pub fn unreclaimable(root: &Path) -> Option<Footprint> {
             swapped_bytes: field(&stat, "total_swap ").unwrap_or(0),
         }
     })
+}
+
+/// The same of the machine.
+#[must_use]
+pub fn unreclaimable_of_machine(root: &Path) -> Option<Footprint> {
+    let info = |label: &str| super::memory_info(root, label);
+    let swapped = info("SwapTotal:").zip(info("SwapFree:"));
+    Some(Footprint {
+        resident_bytes: info("MemTotal:")?.checked_sub(info("MemAvailable:")?)?,
+        swapped_bytes: swapped.map_or(0, |(total, free)| total.saturating_sub(free)),
+    })
+}
+
+/// Bytes that this process may still swap out: what is free of all swap, or what its control group (version 2) leaves.
+/// Version 1 limits memory and swap together, which swapping does not change.
+#[must_use]
+pub fn swap_room_bytes(root: &Path) -> Option<u64> {
+    let free = super::memory_info(root, "SwapFree:")?;
+    let group = match memory_limits(root) {
+        Limits { version: Some(2), swap: Some((limit, file)), .. } => {
+            let used = text(&file.with_file_name("memory.swap.current")).and_then(|used| used.parse().ok());
+            limit.saturating_sub(used.unwrap_or(0))
+        }
+        _ => u64::MAX,
+    };
+    Some(free.min(group))
 }
 
 /// Looks at the group and all above it, of which a container may see only some.

@@ -6,7 +6,7 @@
 mod limits;
 mod swap;
 
-pub use limits::{memory_limits, unreclaimable, Footprint, Limits};
+pub use limits::{memory_limits, swap_room_bytes, unreclaimable_of_group, unreclaimable_of_machine, Footprint, Limits};
 pub use swap::{swaps, Swap, SwapKind};
 
 use std::path::{Path, PathBuf};
