@@ -12,10 +12,11 @@ SMALL = {
     "lstm": "--batch 8 --hidden 64 --unroll 6 --vocabulary 300",
     "dcgan": "--batch 4 --side 32 --filters 16",
     "mobilenet": "--batch 2",
+    "cnn": "--batch 4",
     "bert": "--batch 2 --layers 2 --hidden 64 --heads 4 --length 32 --vocabulary 1000",
 }
 # Layers at least: the marks on the way forward, and as many on the way back.
-LAYERS = {"resnet32": 2 * 31, "lstm": 2 * 6, "dcgan": 2 * 4, "mobilenet": 2 * 27, "bert": 2 * 5}
+LAYERS = {"resnet32": 2 * 31, "lstm": 2 * 6, "dcgan": 2 * 4, "mobilenet": 2 * 27, "cnn": 2 * 7, "bert": 2 * 5}
 # A plan takes a moment to be made, during which steps of these sizes go on; training ends with the second managed one.
 STEPS = 16
 MANAGED_STEPS = 2

@@ -74,6 +74,10 @@ pub mod ffi {
         fn step_ends(tag: u32, ok: bool);
 
         fn observes() -> bool;
+        /// False, with `scope` as it was, when `op_begins` is the way: the thread has not met the kernel, or what it touches
+        /// matters.
+        fn op_begins_known(address: usize, step_id: i64, scope: &mut Scope) -> bool;
+        fn op_ends_known(scope: &Scope);
         fn op_begins(kernel: u32, step_id: i64, inputs: &[Touch]) -> Scope;
         fn op_ends(scope: &Scope, inputs: &[Touch], outputs: &[Touch], delay: bool);
         fn context() -> Context;

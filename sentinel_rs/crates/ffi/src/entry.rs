@@ -121,24 +121,38 @@ fn touches(list: &[Touch]) -> Vec<rt::recorder::Touch> {
         .collect()
 }
 
+fn to_scope(scope: &OpScope) -> Scope {
+    let since = |began: Instant| u64::try_from(began.duration_since(epoch()).as_nanos()).unwrap_or(u64::MAX);
+    Scope { own: to_context(scope.own), previous: to_context(scope.previous), began_ns: scope.began.map_or(0, since) }
+}
+
+fn from_scope(scope: &Scope) -> OpScope {
+    let began = (scope.began_ns > 0).then(|| epoch() + Duration::from_nanos(scope.began_ns));
+    OpScope { own: from_context(scope.own), previous: from_context(scope.previous), began }
+}
+
+pub fn op_begins_known(address: usize, step_id: i64, scope: &mut Scope) -> bool {
+    let begun = with(None, |runtime| runtime.op_begins_known(address, step_id));
+    if let Some(begun) = &begun {
+        *scope = to_scope(begun);
+    }
+    begun.is_some()
+}
+
+pub fn op_ends_known(scope: &Scope) {
+    with((), |runtime| runtime.op_ends_known(&from_scope(scope)));
+}
+
 pub fn op_begins(kernel: u32, step_id: i64, inputs: &[Touch]) -> Scope {
     let none = to_context(Current::NONE);
     with(Scope { own: none, previous: none, began_ns: 0 }, |runtime| {
-        let scope = runtime.op_begins(kernel, step_id, &touches(inputs));
-        let since = |began: Instant| u64::try_from(began.duration_since(epoch()).as_nanos()).unwrap_or(u64::MAX);
-        Scope {
-            own: to_context(scope.own),
-            previous: to_context(scope.previous),
-            began_ns: scope.began.map_or(0, since),
-        }
+        to_scope(&runtime.op_begins(kernel, step_id, &touches(inputs)))
     })
 }
 
 pub fn op_ends(scope: &Scope, inputs: &[Touch], outputs: &[Touch], delay: bool) {
     with((), |runtime| {
-        let began = (scope.began_ns > 0).then(|| epoch() + Duration::from_nanos(scope.began_ns));
-        let scope = OpScope { own: from_context(scope.own), previous: from_context(scope.previous), began };
-        runtime.op_ends(&scope, &touches(inputs), &touches(outputs), delay);
+        runtime.op_ends(&from_scope(scope), &touches(inputs), &touches(outputs), delay);
     });
 }
 

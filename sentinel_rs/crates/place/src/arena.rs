@@ -72,6 +72,8 @@ pub struct Arena {
     /// Distinct begins of slots, ascending, and the slot that lives there now.
     seats: Vec<u64>,
     owners: Vec<AtomicU32>,
+    /// By slot, its seat; the largest number for a slot on the heap.
+    seat_of_slot: Vec<u32>,
     units: Vec<Arc<UnitState>>,
     pool: PoolSize,
 }
@@ -103,6 +105,9 @@ impl Arena {
         let mut seats: Vec<u64> = plan.slots.iter().filter_map(offset_of).collect();
         seats.sort_unstable();
         seats.dedup();
+        let seat_of =
+            |slot| offset_of(slot).and_then(|offset| seats.binary_search(&offset).ok()).map_or(u32::MAX, index_u32);
+        let seat_of_slot = plan.slots.iter().map(seat_of).collect();
         let owners = seats.iter().map(|_| AtomicU32::new(u32::MAX)).collect();
         let units = plan
             .units
@@ -116,7 +121,18 @@ impl Arena {
             })
             .collect();
         let claims = ClaimMap::new(plan.arena_bytes);
-        Arena { base, plan, kernel_index, kernels, claims, seats, owners, units, pool: PoolSize::default() }
+        Arena {
+            base,
+            plan,
+            kernel_index,
+            kernels,
+            claims,
+            seats,
+            owners,
+            seat_of_slot,
+            units,
+            pool: PoolSize::default(),
+        }
     }
 
     /// The plan.
@@ -241,7 +257,7 @@ impl Arena {
                 // The pool may have shrunk between the look and the claim; whoever shrinks it looks for claims afterwards.
                 fence(Ordering::SeqCst);
                 if end_bytes > self.pool.now() {
-                    self.unseat(offset_bytes);
+                    self.unseat(index);
                     self.claims.release(offset_bytes, slot.size_bytes);
                     return Taken::PoolShort;
                 }
@@ -260,7 +276,7 @@ impl Arena {
                         Entered::Shared => {}
                         Entered::Draining => {
                             leave(&units[..place], ground);
-                            self.unseat(offset_bytes);
+                            self.unseat(index);
                             self.claims.release(offset_bytes, slot.size_bytes);
                             return if unit.is_born_fast() { Taken::Busy } else { Taken::Heap(Tier::SLOW) };
                         }
@@ -272,9 +288,13 @@ impl Arena {
         }
     }
 
-    fn unseat(&self, offset_bytes: u64) {
-        if let Ok(seat) = self.seats.binary_search(&offset_bytes) {
-            self.owners[seat].store(u32::MAX, Ordering::Release);
+    fn owner_of(&self, slot: usize) -> Option<&AtomicU32> {
+        self.owners.get(self.seat_of_slot[slot] as usize)
+    }
+
+    fn unseat(&self, index: usize) {
+        if let Some(owner) = self.owner_of(index) {
+            owner.store(u32::MAX, Ordering::Release);
         }
     }
 
@@ -282,8 +302,8 @@ impl Arena {
         if !self.claims.claim(offset_bytes, size_bytes) {
             return false;
         }
-        if let Ok(seat) = self.seats.binary_search(&offset_bytes) {
-            self.owners[seat].store(index_u32(index), Ordering::Release);
+        if let Some(owner) = self.owner_of(index) {
+            owner.store(index_u32(index), Ordering::Release);
         }
         true
     }

@@ -1,7 +1,7 @@
 //! Who owns which part of an arena, without a lock.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicU64, Ordering};
 
 /// Bytes that one bit stands for. A claim takes every granule that it touches.
 pub const GRANULE_BYTES: u64 = 512;
@@ -10,11 +10,18 @@ const BITS: u64 = 64;
 
 /// A bitmap of claimed granules over the offsets `0..len_bytes`. All methods may be called from several threads at once.
 ///
+/// A claim takes the words that it covers in part bit by bit, and those that it covers as a whole by one bit each in a second
+/// map: large claims are what training is made of, and 64 times fewer bits change for them. Whoever takes a word in one of
+/// the two ways looks afterwards whether it is taken in the other, and gives it back when it is.
+///
 /// A claim acquires and a release releases each word, so whoever claims a granule sees everything that the owner before
 /// did to the memory under it before releasing it.
 #[derive(Debug)]
 pub struct ClaimMap {
+    /// Bit `g % 64` of word `g / 64` is granule `g`.
     words: Box<[AtomicU64]>,
+    /// Bit `w % 64` of word `w / 64` is all of word `w`.
+    whole: Box<[AtomicU64]>,
     granules: u64,
     claimed_granules: AtomicU64,
 }
@@ -24,51 +31,55 @@ impl ClaimMap {
     #[must_use]
     pub fn new(len_bytes: u64) -> Self {
         let granules = len_bytes.div_ceil(GRANULE_BYTES);
-        let words = (0..granules.div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect();
-        ClaimMap { words, granules, claimed_granules: AtomicU64::new(0) }
+        let words = granules.div_ceil(BITS);
+        let zeroes = |count: u64| (0..count).map(|_| AtomicU64::new(0)).collect();
+        let (whole, words) = (zeroes(words.div_ceil(BITS)), zeroes(words));
+        ClaimMap { words, whole, granules, claimed_granules: AtomicU64::new(0) }
     }
 
     /// Takes every granule of `offset..offset + len` or none of them, and says whether it did. `false` when one of them is
     /// taken or outside the map. A length of zero takes nothing and succeeds.
     ///
-    /// A claim that fails half-way holds its first granules for a moment, so another claim may fail because of one that
-    /// fails in the end. Words are taken in ascending order: of claims that only hinder one another, one succeeds.
+    /// A claim that fails half-way holds its first granules for a moment, so of claims that hinder one another at the same
+    /// time, all may fail.
     pub fn claim(&self, offset: u64, len: u64) -> bool {
         let Some(granules) = self.granules_of(offset, len) else {
             return false;
         };
-        for (taken, (word, mask)) in masks(granules.clone()).enumerate() {
-            if !self.take(word, mask) {
-                for (word, mask) in masks(granules).take(taken) {
-                    self.words[word].fetch_and(!mask, Ordering::Release);
-                }
-                return false;
-            }
+        let Cut { head, whole, tail } = Cut::of(&granules);
+        if !self.take_part(head) {
+            return false;
+        }
+        if !self.take_whole(whole.clone()) {
+            self.give_part(head);
+            return false;
+        }
+        if !self.take_part(tail) {
+            self.give_whole(whole);
+            self.give_part(head);
+            return false;
         }
         self.claimed_granules.fetch_add(granules.end - granules.start, Ordering::Relaxed);
         true
     }
 
-    /// Gives back what an earlier `claim` with the same arguments took. Granules that are free or outside stay as they are.
+    /// Gives back what an earlier `claim` with the same arguments took.
     pub fn release(&self, offset: u64, len: u64) {
         let Some(granules) = self.granules_of(offset, len) else {
             return;
         };
-        let freed: u64 = masks(granules)
-            .map(|(word, mask)| {
-                let before = self.words[word].fetch_and(!mask, Ordering::Release);
-                u64::from((before & mask).count_ones())
-            })
-            .sum();
-        self.claimed_granules.fetch_sub(freed, Ordering::Relaxed);
+        let Cut { head, whole, tail } = Cut::of(&granules);
+        self.give_part(head);
+        self.give_whole(whole);
+        self.give_part(tail);
+        self.claimed_granules.fetch_sub(granules.end - granules.start, Ordering::Relaxed);
     }
 
     /// Whether every granule of `offset..offset + len` is inside the map and free at the moment.
     #[must_use]
     pub fn is_free(&self, offset: u64, len: u64) -> bool {
-        self.granules_of(offset, len).is_some_and(|granules| {
-            masks(granules).all(|(word, mask)| self.words[word].load(Ordering::Acquire) & mask == 0)
-        })
+        self.granules_of(offset, len)
+            .is_some_and(|granules| masks(granules).all(|(word, mask)| self.bits(word, Ordering::Acquire) & mask == 0))
     }
 
     /// The end offset of the highest claimed granule that begins below the offset `below`; 0 when there is none.
@@ -77,7 +88,7 @@ impl ClaimMap {
         let granules = below.div_ceil(GRANULE_BYTES).min(self.granules);
         for word in (0..granules.div_ceil(BITS)).rev() {
             let mask = low_bits((granules - word * BITS).min(BITS));
-            let bits = self.words[index(word)].load(Ordering::Acquire) & mask;
+            let bits = self.bits(index(word), Ordering::Acquire) & mask;
             if bits != 0 {
                 return (word * BITS + u64::from(bits.ilog2()) + 1) * GRANULE_BYTES;
             }
@@ -91,10 +102,59 @@ impl ClaimMap {
         self.claimed_granules.load(Ordering::Relaxed) * GRANULE_BYTES
     }
 
-    /// Sets the bits of `mask` when none of them is set.
-    fn take(&self, word: usize, mask: u64) -> bool {
-        let free = |bits: u64| (bits & mask == 0).then_some(bits | mask);
-        self.words[word].fetch_update(Ordering::Acquire, Ordering::Relaxed, free).is_ok()
+    /// The taken granules of a word, in whichever way.
+    fn bits(&self, word: usize, order: Ordering) -> u64 {
+        if self.whole[word / 64].load(order) & (1 << (word % 64)) != 0 {
+            return u64::MAX;
+        }
+        self.words[word].load(order)
+    }
+
+    /// Takes some granules of a word when they are free.
+    fn take_part(&self, part: Option<(usize, u64)>) -> bool {
+        let Some((word, mask)) = part else { return true };
+        if !take(&self.words[word], mask) {
+            return false;
+        }
+        // Whoever takes the word as a whole at the same time sees our bits, or we see theirs.
+        fence(Ordering::SeqCst);
+        let taken = self.whole[word / 64].load(Ordering::Acquire) & (1 << (word % 64)) != 0;
+        if taken {
+            self.give_part(part);
+        }
+        !taken
+    }
+
+    fn give_part(&self, part: Option<(usize, u64)>) {
+        if let Some((word, mask)) = part {
+            self.words[word].fetch_and(!mask, Ordering::Release);
+        }
+    }
+
+    /// Takes words as a whole when all of their granules are free.
+    fn take_whole(&self, words: Range<u64>) -> bool {
+        for (taken, (place, mask)) in masks(words.clone()).enumerate() {
+            if !take(&self.whole[place], mask) {
+                for (place, mask) in masks(words).take(taken) {
+                    self.whole[place].fetch_and(!mask, Ordering::Release);
+                }
+                return false;
+            }
+        }
+        fence(Ordering::SeqCst);
+        let parts = &self.words[index(words.start)..index(words.end)];
+        // Nearly always all of them are zero, and then there is no reason to stop early.
+        let free = parts.iter().fold(0, |bits, word| bits | word.load(Ordering::Acquire)) == 0;
+        if !free {
+            self.give_whole(words);
+        }
+        free
+    }
+
+    fn give_whole(&self, words: Range<u64>) {
+        for (place, mask) in masks(words) {
+            self.whole[place].fetch_and(!mask, Ordering::Release);
+        }
     }
 
     /// The granules that the bytes touch, `None` when one is outside the map.
@@ -102,6 +162,31 @@ impl ClaimMap {
         let end = offset.checked_add(len)?.div_ceil(GRANULE_BYTES);
         let first = offset / GRANULE_BYTES;
         (end <= self.granules).then_some(if len == 0 { first..first } else { first..end })
+    }
+}
+
+/// Sets the bits of `mask` when none of them is set.
+fn take(word: &AtomicU64, mask: u64) -> bool {
+    let free = |bits: u64| (bits & mask == 0).then_some(bits | mask);
+    word.fetch_update(Ordering::Acquire, Ordering::Relaxed, free).is_ok()
+}
+
+/// A range of granules by how it covers words: in part at its begin, as a whole, in part at its end.
+struct Cut {
+    head: Option<(usize, u64)>,
+    whole: Range<u64>,
+    tail: Option<(usize, u64)>,
+}
+
+impl Cut {
+    fn of(granules: &Range<u64>) -> Cut {
+        let (first, last) = (granules.start.div_ceil(BITS), granules.end / BITS);
+        let part = |part: Range<u64>| masks(part).next();
+        if first > last {
+            // Inside one word.
+            return Cut { head: part(granules.clone()), whole: 0..0, tail: None };
+        }
+        Cut { head: part(granules.start..first * BITS), whole: first..last, tail: part(last * BITS..granules.end) }
     }
 }
 

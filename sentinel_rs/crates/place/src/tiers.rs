@@ -105,6 +105,11 @@ pub trait Tiers: Send + Sync {
     /// none.
     fn welcome_huge_pages(&self, _range: Range<usize>, _welcome: bool) {}
 
+    /// Whether there are different places between which bytes move. Where there are none, blocks need no pages of their own.
+    fn moves(&self) -> bool {
+        true
+    }
+
     /// What the system refused so far; nothing where nothing can be refused.
     fn refusals(&self) -> Refusals {
         Refusals::default()

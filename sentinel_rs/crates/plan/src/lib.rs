@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod all_fast;
 mod check;
 mod costs;
 mod gap;
@@ -20,6 +21,7 @@ mod testing;
 
 use profile::Profile;
 
+pub use all_fast::{all_fast, all_fast_load_bytes};
 pub use costs::{Costs, Demand, MemoryTime, ModelError, OpCost, TierCost, MIGRATION_SHARE_MAX};
 pub use gap::{
     gap, gap_choice, GapChoice, GapEffort, GapMove, GapProblem, GapTensor, GapUse, Issue, Migration, MoveTally, Way,

@@ -6,10 +6,15 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-const CACHE_SLOTS: usize = 4096;
+/// Entries that may hold the same kernel.
+const PLACE: usize = 4;
+/// Entries of a thread's cache: at first, and at most (1 MiB).
+const CACHE_ENTRIES_MIN: usize = 4096;
+const CACHE_ENTRIES_MAX: usize = 65536;
 
 #[derive(Debug)]
 struct Known {
@@ -38,36 +43,76 @@ struct Table {
 #[derive(Debug, Default)]
 pub struct Kernels {
     table: Mutex<Table>,
-    generation: AtomicU64,
+    generation: AtomicU32,
 }
 
 #[derive(Clone, Copy)]
 struct Cached {
     address: usize,
-    generation: u64,
+    /// The table's generation plus one, so that an empty entry belongs to none.
+    generation: u32,
     number: u32,
 }
 
+const EMPTY: Cached = Cached { address: 0, generation: 0, number: 0 };
+
+/// What one thread has met: a few entries per place, and more places when the thread has to ask too often.
+struct Cache {
+    entries: Vec<Cached>,
+    /// Entries written since it has this length.
+    written: usize,
+}
+
+impl Cache {
+    const fn new() -> Cache {
+        Cache { entries: Vec::new(), written: 0 }
+    }
+
+    /// The entries that may hold the kernel: one line of the processor's cache.
+    fn place(&self, address: usize) -> Range<usize> {
+        let spread = address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let begin = spread % (self.entries.len() / PLACE) * PLACE;
+        begin..begin + PLACE
+    }
+
+    fn get(&self, address: usize, generation: u32) -> Option<u32> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let here = &self.entries[self.place(address)];
+        here.iter().find(|entry| entry.address == address && entry.generation == generation).map(|entry| entry.number)
+    }
+
+    fn put(&mut self, new: Cached) {
+        if self.written >= self.entries.len() / 2 && self.entries.len() < CACHE_ENTRIES_MAX {
+            let longer = (self.entries.len() * 4).max(CACHE_ENTRIES_MIN);
+            self.entries = vec![EMPTY; longer];
+            self.written = 0;
+        }
+        self.written += 1;
+        let place = self.place(new.address);
+        let here = &mut self.entries[place];
+        let outdated = |entry: &Cached| entry.address == new.address || entry.generation != new.generation;
+        let victim = here.iter().position(outdated).unwrap_or(new.number as usize % PLACE);
+        here[victim] = new;
+    }
+}
+
 thread_local! {
-    static CACHE: RefCell<[Cached; CACHE_SLOTS]> =
-        const { RefCell::new([Cached { address: 0, generation: 0, number: 0 }; CACHE_SLOTS]) };
+    static CACHE: RefCell<Cache> = const { RefCell::new(Cache::new()) };
 }
 
 impl Kernels {
     /// The number of the kernel at `address`, from the calling thread's cache.
     #[must_use]
     pub fn cached(&self, address: usize) -> Option<u32> {
-        let generation = self.generation.load(Ordering::Acquire) + 1;
-        CACHE.with_borrow(|cache| {
-            let entry = &cache[(address >> 6) % CACHE_SLOTS];
-            (entry.address == address && entry.generation == generation).then_some(entry.number)
-        })
+        let generation = self.generation.load(Ordering::Acquire).wrapping_add(1);
+        CACHE.with_borrow(|cache| cache.get(address, generation))
     }
 
-    fn remember(address: usize, generation: u64, number: u32) {
-        CACHE.with_borrow_mut(|cache| {
-            cache[(address >> 6) % CACHE_SLOTS] = Cached { address, generation: generation + 1, number };
-        });
+    fn remember(address: usize, generation: u32, number: u32) {
+        let generation = generation.wrapping_add(1);
+        CACHE.with_borrow_mut(|cache| cache.put(Cached { address, generation, number }));
     }
 
     /// An executor holds the kernel from now on.
@@ -159,6 +204,25 @@ mod tests {
         assert_eq!(kernels.cached(64), None);
         assert_eq!(kernels.look_up(64, "b", "Mul"), number, "a vacant number is used again");
         assert_eq!(kernels.name(number), Some(KernelName { name: "b".into(), kind: "Mul".into() }));
+    }
+
+    #[test]
+    fn a_thread_remembers_more_kernels_than_it_has_room_for_at_first() {
+        let kernels = Kernels::default();
+        let address = |kernel: usize| 0x7f00_0000_0000 + 192 * kernel;
+        for round in 0..4 {
+            let known = (0..12_000).filter(|&kernel| kernels.cached(address(kernel)).is_some()).count();
+            assert!(round < 3 || known > 11_900, "{known}");
+            for kernel in (0..12_000).filter(|&kernel| kernels.cached(address(kernel)).is_none()).collect::<Vec<_>>() {
+                kernels.look_up(address(kernel), &format!("op{kernel}"), "Add");
+            }
+        }
+        for kernel in 0..12_000 {
+            let number = kernels.cached(address(kernel));
+            assert!(
+                number.is_none() || number == Some(kernels.look_up(address(kernel), &format!("op{kernel}"), "Add"))
+            );
+        }
     }
 
     #[test]

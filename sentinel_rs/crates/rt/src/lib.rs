@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod buckets;
 pub mod current;
 mod feedback;

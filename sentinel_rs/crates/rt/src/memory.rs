@@ -1,5 +1,6 @@
 //! The process's tensor memory: one heap per tier, one for small blocks, address space for plans, and their accounts.
 
+use crate::blocks::Blocks as SmallBlocks;
 use crate::placement::Placement;
 use arc_swap::ArcSwapOption;
 use place::{Arena, Budget, Ground, Heap, PageTiers, TierError, Tiers, UnitState};
@@ -91,10 +92,15 @@ pub struct Memory {
     pub pages: PageTiers,
     /// The witness of where pages are; asked nothing unless somebody wants it.
     pub placement: Placement,
+    /// Whether bytes move between places.
+    moves: bool,
     whole: Range<usize>,
     fast: Area,
     slow: Area,
+    /// Where bytes move: small blocks one by one accounted.
     small: Vec<Area>,
+    /// Where nothing moves: small blocks that threads keep.
+    kept: Option<Arc<SmallBlocks>>,
     plans: Range<usize>,
     plan_space: Mutex<Heap>,
     /// The arena in each GiB of `plans`.
@@ -133,14 +139,19 @@ impl Memory {
         };
         let (fast, slow, small, plans) = (carve(heap_bytes), carve(heap_bytes), carve(small_bytes), carve(plan_bytes));
         tiers.welcome_huge_pages(whole.clone(), false);
+        let moves = tiers.moves();
+        if !moves {
+            tiers.welcome_huge_pages(fast.clone(), true);
+        }
         tiers.place(fast.clone(), Tier::FAST)?;
         tiers.place(small.clone(), Tier::FAST)?;
         let pages = PageTiers::new(whole.start, whole.len());
         pages.set(whole.clone(), Tier::SLOW);
         pages.set(fast.clone(), Tier::FAST);
         pages.set(small.clone(), Tier::FAST);
+        let kept = (!moves).then(|| SmallBlocks::new(small.clone()));
         let shard = usize_of(SMALL_SHARD_BYTES);
-        let small = (0..SMALL_SHARDS)
+        let small = (0..if moves { SMALL_SHARDS } else { 0 })
             .map(|i| Area::new(small.start + i * shard..small.start + (i + 1) * shard, Tier::FAST))
             .collect();
         Ok(Memory {
@@ -153,6 +164,8 @@ impl Memory {
             plan_space: Mutex::new(Heap::new(plan_bytes)),
             arenas: (0..plan_bytes / GIB).map(|_| ArcSwapOption::empty()).collect(),
             plans,
+            moves,
+            kept,
             whole,
             tiers,
         })
@@ -172,6 +185,10 @@ impl Memory {
 
     /// A block below slot size or of scratch; fast while the budget has room, else `None`.
     pub fn alloc_small(&self, size_bytes: u64, align_bytes: u64) -> Option<usize> {
+        if let Some(kept) = &self.kept {
+            let found = if align_bytes <= MIN_ALIGN_BYTES { kept.alloc(size_bytes, &self.budget) } else { None };
+            return found.or_else(|| self.alloc_heap(size_bytes, align_bytes, Tier::FAST));
+        }
         let (size, align) = (size_bytes.max(1).next_multiple_of(MIN_ALIGN_BYTES), align_bytes.max(MIN_ALIGN_BYTES));
         if !self.budget.try_reserve(size) {
             return None;
@@ -187,7 +204,7 @@ impl Memory {
     /// A block on the heap of `tier`. A fast one needs room in the budget; `None` when there is none. Blocks of a page
     /// and more have their pages to themselves, so that they can move.
     pub fn alloc_heap(&self, size_bytes: u64, align_bytes: u64, tier: Tier) -> Option<usize> {
-        let whole_pages = size_bytes >= SLOT_MIN_BYTES;
+        let whole_pages = size_bytes >= SLOT_MIN_BYTES && self.moves;
         let size =
             if whole_pages { page_ceil(size_bytes) } else { size_bytes.max(1).next_multiple_of(MIN_ALIGN_BYTES) };
         let align = align_bytes.max(if whole_pages { PAGE_BYTES } else { MIN_ALIGN_BYTES });
@@ -232,7 +249,14 @@ impl Memory {
         if let Some(arena) = self.arena_at(addr) {
             return arena.size_of(addr);
         }
+        if let Some(kept) = self.kept_at(addr) {
+            return kept.size_of(addr);
+        }
         self.area_of(addr)?.size_of(addr)
+    }
+
+    fn kept_at(&self, addr: usize) -> Option<&Arc<SmallBlocks>> {
+        self.kept.as_ref().filter(|kept| kept.owns(addr))
     }
 
     fn area_of(&self, addr: usize) -> Option<&Area> {
@@ -250,6 +274,10 @@ impl Memory {
     pub fn free(&self, addr: usize) -> Freed {
         if self.plans.contains(&addr) {
             return self.free_planned(addr);
+        }
+        if let Some(kept) = self.kept_at(addr) {
+            let block = |size_bytes| Freed::Block { size_bytes, slow_bytes: 0 };
+            return kept.free(addr).map_or(Freed::NotOurs, block);
         }
         let Some(area) = self.area_of(addr) else { return Freed::NotOurs };
         let mut blocks = area.blocks();
@@ -272,8 +300,11 @@ impl Memory {
 
     /// Where fast bytes are limited, a large block's pages go with it: the budget gives its room to somebody else.
     fn drop_before_freed(&self, area: &Area, blocks: &Blocks, offset: u64) {
+        if area.tier != Tier::FAST || self.budget.allowed() == u64::MAX {
+            return;
+        }
         let len_bytes = blocks.heap.size_of(offset).unwrap_or(0);
-        if area.tier == Tier::FAST && len_bytes >= DROPPED_MIN_BYTES && self.budget.allowed() != u64::MAX {
+        if len_bytes >= DROPPED_MIN_BYTES {
             let (begin, end) = (page_ceil(offset), (offset + len_bytes) / PAGE_BYTES * PAGE_BYTES);
             self.discard(area.range.start + usize_of(begin)..area.range.start + usize_of(end), area.tier);
         }
@@ -283,7 +314,8 @@ impl Memory {
         let guard = self.arenas[(addr - self.plans.start) >> GIB.trailing_zeros()].load();
         let Some(arena) = guard.as_ref() else { return Freed::NotOurs };
         // Units of one block may be in different tiers.
-        let slow_bytes = arena.size_of(addr).map_or(0, |size_bytes| self.slow_bytes(addr, size_bytes).min(size_bytes));
+        let size_bytes = if arena.units().is_empty() { None } else { arena.size_of(addr) };
+        let slow_bytes = size_bytes.map_or(0, |size_bytes| self.slow_bytes(addr, size_bytes).min(size_bytes));
         match self.on_ground(|ground| arena.give_back(addr, ground)) {
             Some(size_bytes) => Freed::Block { size_bytes, slow_bytes },
             None => Freed::NotOurs,
@@ -376,7 +408,8 @@ impl Memory {
             let fast = arena.units().iter().filter(|unit| unit.tier() == Some(Tier::FAST));
             fast.filter(|unit| inside.contains(&unit.range().start)).map(|unit| unit.len_bytes()).sum::<u64>()
         };
-        areas + arenas.iter().map(own).sum::<u64>() + pools
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.held_bytes());
+        areas + kept + arenas.iter().map(own).sum::<u64>() + pools
     }
 
     /// Address space for a plan; `None` when there is none left.
@@ -400,10 +433,14 @@ impl Memory {
         }
     }
 
-    /// A huge page moves as a whole and is taken as a whole. So units may have some, and nothing else: in a heap or in the pool
+    /// Where nothing moves, huge pages are welcome as far as they fill up. Elsewhere a huge page moves as a whole and is taken as a whole. So units may have some, and nothing else: in a heap or in the pool
     /// it would hold more bytes than the account says, and where two units meet it would move both.
     fn welcome_huge_pages(&self, arena: &Arena) {
         let own = arena.range();
+        if !self.moves {
+            self.tiers.welcome_huge_pages(whole_huge_pages(&own), true);
+            return;
+        }
         self.tiers.welcome_huge_pages(own.clone(), false);
         for unit in arena.units().iter().filter(|unit| own.contains(&unit.range().start)) {
             self.tiers.welcome_huge_pages(whole_huge_pages(&unit.range()), true);

@@ -9,7 +9,8 @@ use crate::recorder::Recording;
 use crate::runtime::Runtime;
 use crate::timing::with_times;
 use place::{Arena, UnitState};
-use plan::{Machine, Migration, Plan, Policy, Unit, UnitHome};
+use plan::{Machine, Migration, Plan, PlanError, Policy, Unit, UnitHome};
+use profile::Profile;
 use std::sync::Arc;
 use trace::{LayerSource, StepTrace, Tier};
 
@@ -46,7 +47,7 @@ impl Runtime {
             return Phase::Unmanaged("it allocates too little");
         }
         let allowed = self.memory.budget.allowed();
-        match self.options.policy.plan(&profile, allowed, &self.machine) {
+        match self.first_plan(&profile, allowed) {
             None => Phase::Unmanaged("its policy makes no plan"),
             Some(Ok(plan)) => {
                 if !self.fits(&plan, allowed) {
@@ -67,6 +68,24 @@ impl Runtime {
                 Phase::Unmanaged("no plan could be made")
             }
         }
+    }
+
+    /// `None` for a policy that makes no plan.
+    fn first_plan(&self, profile: &Profile, allowed: u64) -> Option<Result<Plan, PlanError>> {
+        if self.options.policy != Policy::FastOnly {
+            return self.options.policy.plan(profile, allowed, &self.machine);
+        }
+        // With several operations at a time, steps take another order than the profiled one. What then finds its place taken
+        // needs memory beside the arena, and both together are more than a heap that fits every order.
+        if profile.inter_op_threads > 1 {
+            return None;
+        }
+        let plan = plan::all_fast(profile);
+        if let Ok(plan) = &plan {
+            let mut steps = self.lock_steps();
+            (steps.arena_bytes, steps.arena_load_bytes) = (plan.arena_bytes, plan::all_fast_load_bytes(profile));
+        }
+        Some(plan)
     }
 
     fn write_trace(&self, recorded: &StepTrace) {

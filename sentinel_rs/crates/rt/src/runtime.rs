@@ -16,7 +16,7 @@ use crate::tiers::emulated::EmulatedTiers;
 use arc_swap::ArcSwapOption;
 use place::{Entered, Taken, UnitState};
 use plan::Policy;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use trace::{page_ceil, Tier, SLOT_MIN_BYTES};
@@ -44,6 +44,8 @@ pub struct Runtime {
     pub(crate) mover: Mover,
     pub(crate) machine: plan::Machine,
     pub(crate) active: ArcSwapOption<Active>,
+    /// Whether the latest active step was profiled: releases of any other need not look for a recorder.
+    pub(crate) profiles: AtomicBool,
     pub(crate) steps: Mutex<Steps>,
     /// Threads inside an operation, of the latest device.
     pub(crate) intra_op_threads: AtomicU32,
@@ -91,6 +93,7 @@ impl Runtime {
             mover: Mover::start(&memory, &counters, options.mover_threads.unwrap_or(1))?,
             kernels: Kernels::default(),
             active: ArcSwapOption::empty(),
+            profiles: AtomicBool::new(false),
             steps: Mutex::new(Steps::default()),
             intra_op_threads: AtomicU32::new(1),
             inter_op_threads: AtomicU32::new(1),
@@ -105,18 +108,47 @@ impl Runtime {
         })
     }
 
+    /// True when operations are delayed by what slow memory would cost.
+    fn delays(&self) -> bool {
+        self.emulated.is_some() && self.options.policy != Policy::FastOnly
+    }
+
     /// True when operations must report the buffers they touch: in a profiled step, and wherever slowness is emulated.
     #[must_use]
     pub fn observes(&self) -> bool {
-        let delays = self.emulated.is_some() && self.options.policy != Policy::FastOnly;
-        delays || matches!(self.active.load().as_deref(), Some(Active { mode: Mode::Profiling(_), .. }))
+        self.delays() || matches!(self.active.load().as_deref(), Some(Active { mode: Mode::Profiling(_), .. }))
+    }
+
+    /// A kernel is about to run on the calling thread, and nobody wants to know what it touches. `None` when somebody does,
+    /// or when the thread has not met the kernel at `address`; then [`Runtime::op_begins`] is the way.
+    pub fn op_begins_known(&self, address: usize, step_id: i64) -> Option<OpScope> {
+        let kernel = self.kernels.cached(address)?;
+        let active = self.active.load();
+        let active = active.as_deref();
+        if self.delays() || matches!(active, Some(Active { mode: Mode::Profiling(_), .. })) {
+            return None;
+        }
+        Some(self.enter(active, kernel, step_id, &[]))
+    }
+
+    /// The kernel of [`Runtime::op_begins_known`] is done, on the thread on which it began.
+    pub fn op_ends_known(&self, scope: &OpScope) {
+        if scope.began.is_some() {
+            self.op_ends(scope, &[], &[], true);
+        } else {
+            current::swap(scope.previous);
+        }
     }
 
     /// A kernel is about to run on the calling thread.
     pub fn op_begins(&self, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
+        self.enter(self.active.load().as_deref(), kernel, step_id, inputs)
+    }
+
+    fn enter(&self, active: Option<&Active>, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
         let mut own = Current { kernel, execution: 0, step_tag: 0 };
         let mut timed = false;
-        if let Some(active) = self.active.load().as_deref().filter(|active| active.step_id == step_id) {
+        if let Some(active) = active.filter(|active| active.step_id == step_id) {
             own.step_tag = active.tag;
             active.ops.fetch_add(1, Ordering::Relaxed);
             match &active.mode {
@@ -322,9 +354,8 @@ impl Runtime {
         if sys::process::is_forked_child() {
             return true;
         }
-        if let Some(Active { mode: Mode::Profiling(recorder), .. }) = self.active.load().as_deref() {
-            let own = current::get();
-            recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
+        if self.profiles.load(Ordering::Relaxed) {
+            self.note_death(addr);
         }
         match self.memory.free(addr) {
             Freed::Block { size_bytes, slow_bytes } => {
@@ -338,6 +369,13 @@ impl Runtime {
             }
         }
         true
+    }
+
+    fn note_death(&self, addr: usize) {
+        if let Some(Active { mode: Mode::Profiling(recorder), .. }) = self.active.load().as_deref() {
+            let own = current::get();
+            recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
+        }
     }
 
     fn note_temporary(&self, fast_bytes: u64, slow_bytes: u64) {
@@ -390,6 +428,8 @@ impl Runtime {
             fast_bytes_used: budget.used(),
             fast_bytes_needed: steps.needed_bytes,
             peak_bytes: steps.peak_bytes,
+            arena_bytes: steps.arena_bytes,
+            arena_load_bytes: steps.arena_load_bytes,
             planned_move_bytes: steps.planned_move_bytes,
             placement_samples: self.memory.placement.samples.get(),
             placement_due_bytes: self.memory.placement.due_bytes.get(),

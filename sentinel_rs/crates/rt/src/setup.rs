@@ -10,9 +10,10 @@ use crate::profiler::{self, PageProfiler};
 use crate::runtime::Runtime;
 use crate::tiers::emulated::EmulatedTiers;
 use crate::tiers::numa::{NumaTiers, SystemCalls};
+use crate::tiers::single::SingleTier;
 use crate::tiers::swap::{SwapTiers, SystemSwap};
 use place::Tiers;
-use plan::Machine;
+use plan::{Machine, Policy};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use sys::host::Footprint;
@@ -205,6 +206,10 @@ fn build(mut options: Options) -> Result<Runtime, SetupError> {
             limit::may_swap(Path::new("/")).map_err(|why| resource(&options, &why))?;
             let tiers = SwapTiers::new(SystemSwap, areas).map_err(|error| resource(&options, &error))?;
             (Arc::new(tiers), None, machine)
+        }
+        SlowTier::Nodes(None) if options.policy == Policy::FastOnly && nodes::is_single(Path::new("/"), &options)? => {
+            let machine = Machine::by_name(NUMA_MACHINE).map_err(|error| resource(&options, &error))?;
+            (Arc::new(SingleTier), None, machine)
         }
         SlowTier::Nodes(list) => {
             let chosen = nodes::choose(Path::new("/"), &options, list.as_ref())?;

@@ -4,7 +4,7 @@ use crate::runtime::nanos;
 use plan::MoveTally;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use trace::Tier;
@@ -36,6 +36,37 @@ impl Counter {
     }
 }
 
+/// Threads that count without getting into each other's way.
+const SHARDS: usize = 8;
+
+/// A counter for what happens in every operation: threads add to different lines of the processor's cache.
+#[derive(Debug, Default)]
+pub struct BusyCounter([Line; SHARDS]);
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line(Counter);
+
+thread_local! {
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
+}
+
+impl BusyCounter {
+    /// Adds one.
+    pub fn count(&self) {
+        self.0[SHARD.try_with(|&shard| shard).unwrap_or(0)].0.count();
+    }
+
+    /// The sum so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.iter().map(|line| line.0.get()).sum()
+    }
+}
+
 /// The counters of one process.
 #[derive(Debug, Default)]
 #[allow(missing_docs)] // Each is named after the key of `tf.sentinel.stats()` that documents it.
@@ -51,13 +82,13 @@ pub struct Counters {
     pub move_batches: Counter,
     pub move_batches_slow: Counter,
     pub late_promotions: Counter,
-    pub slot_hits: Counter,
+    pub slot_hits: BusyCounter,
     pub slot_misses_busy: Counter,
     pub slot_misses_unknown: Counter,
     pub slot_misses_size: Counter,
     pub slot_misses_short: Counter,
-    pub small_allocations: Counter,
-    pub heap_allocations: Counter,
+    pub small_allocations: BusyCounter,
+    pub heap_allocations: BusyCounter,
     pub overflow_bytes: Counter,
     pub foreign_frees: Counter,
     pub stall_ns: Counter,
@@ -196,6 +227,8 @@ pub struct Report {
     pub fast_bytes_used: u64,
     pub fast_bytes_needed: u64,
     pub peak_bytes: u64,
+    pub arena_bytes: u64,
+    pub arena_load_bytes: u64,
     pub promoted_bytes: u64,
     pub demoted_bytes: u64,
     pub promote_asked_bytes: u64,

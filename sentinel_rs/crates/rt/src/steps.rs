@@ -87,6 +87,10 @@ pub struct Steps {
     pub needed_bytes: u64,
     /// Largest peak of live bytes of the profiled steps.
     pub peak_bytes: u64,
+    /// Height of the latest plan's arena when all memory is fast.
+    pub arena_bytes: u64,
+    /// Least that such an arena needs.
+    pub arena_load_bytes: u64,
     /// Why the trace could not be written.
     pub trace_error: Option<String>,
     /// The latest advice to the user.
@@ -251,14 +255,18 @@ impl Runtime {
             Mode::Profiling(_) => {
                 steps.profile_asked = false;
                 steps.state = "profiling";
-                // The profiled step allocates on the other heap.
-                self.memory.trim();
+                if self.profiled_tier() != trace::Tier::FAST {
+                    // The profiled step allocates on the other heap.
+                    self.memory.trim();
+                }
                 None
             }
             Mode::Managed(managed) => Some((Arc::clone(managed), self.follow(steps, managed))),
         };
         let (began, counts) = (Instant::now(), self.slot_counts());
         steps.running = Some(Running { graph, signature, parts: 1, began, counts, watched: None });
+        // Before the step's first operation, which is what has to see it.
+        self.profiles.store(managed.is_none(), Ordering::SeqCst);
         self.active.store(Some(Arc::new(Active { step_id, tag, ops: AtomicU64::new(0), mode })));
         (StepStart { tag, serial: managed.is_none(), stop: None }, managed)
     }

@@ -65,6 +65,15 @@ pub(super) fn choose(root: &Path, options: &Options, asked: Option<&NodeList>) -
     Ok(Chosen { fast, slow, topology, has_cpus })
 }
 
+/// Whether the machine has memory of one kind: no node with memory beside the fast ones.
+pub(super) fn is_single(root: &Path, options: &Options) -> Result<bool, SetupError> {
+    let topology = Topology::probe(&root.join(sys::host::NODES)).map_err(|error| resource(options, &error))?;
+    let fast = options.fast_nodes.nodes();
+    let has = |id: &u32| topology.node(*id).is_some_and(|node| node.total_bytes > 0);
+    let other = |node: &&Node| node.total_bytes > 0 && !fast.contains(&node.id);
+    Ok(fast.iter().all(has) && !topology.nodes.iter().any(|node| other(&node)))
+}
+
 fn default_slow(topology: &Topology, fast: &[u32]) -> Result<(Vec<u32>, Option<u32>), SetupError> {
     let others = || topology.nodes.iter().filter(|node| !fast.contains(&node.id) && node.total_bytes > 0);
     let memory_only: Vec<u32> = others().filter(|node| !node.has_cpus).map(|node| node.id).collect();

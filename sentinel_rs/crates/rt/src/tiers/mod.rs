@@ -2,4 +2,5 @@
 
 pub mod emulated;
 pub mod numa;
+pub mod single;
 pub mod swap;

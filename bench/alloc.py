@@ -1,0 +1,104 @@
+"""Allocation and release: the recorded steps of sentinel_rs/testdata, replayed without the rest of training.
+
+The same program replays with Sentinel following a plan, with Sentinel before a plan, and with the C library's allocator
+and those that are preloaded in its place; they take turns. CPU nanoseconds of a thread per pair of allocation and
+release, the least of the runs, then the geometric mean over the steps. The last line is one JSON object.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "speed"))
+
+import contenders  # noqa: E402
+import ratios  # noqa: E402
+
+WORKSPACE = contenders.ROOT / "sentinel_rs"
+TRACES = ("resnet32-b128", "mobilenet-b128", "lstm-b20", "dcgan-b64", "bert-b8")
+THREADS = (1, 2)
+LIMITS = {"planned_ns": 40, "unplanned_vs_tcmalloc": 1.0, "unplanned_vs_tcmalloc_2_threads": 1.0}
+
+
+def parse_arguments():
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="2 runs of each")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each (default 5)")
+    parser.add_argument("--rounds", type=int, default=20, help="replays of a run (default 20)")
+    parser.add_argument("--out", help="write the results here too, with machine, commit and date")
+    arguments = parser.parse_args()
+    # Of the code that is measured, whatever happens to it meanwhile.
+    arguments.origin = ratios.provenance()
+    arguments.runs = 2 if arguments.quick else arguments.runs
+    return arguments
+
+
+def build():
+    """The replaying program, up to date."""
+    command = ["cargo", "build", "--release", "--locked", "-p", "rt", "--example", "replay"]
+    subprocess.check_call([*command, "--quiet"], cwd=str(WORKSPACE))
+    target = Path(os.environ.get("CARGO_TARGET_DIR", str(WORKSPACE / "target")))
+    return target / "release/examples/replay"
+
+
+def cases():
+    """What is replayed: a name, the program's first argument, the preloaded allocator, and threads."""
+    yield "planned", "planned", None, 1
+    for threads in THREADS:
+        suffix = "" if threads == 1 else "_%d_threads" % threads
+        yield "unplanned" + suffix, "unplanned", None, threads
+        for peer in (None, *contenders.PRELOADS):
+            yield (peer or "malloc") + suffix, "malloc", peer, threads
+
+
+def replay(program, kind, peer, threads, rounds):
+    """Nanoseconds per pair, by trace."""
+    command = [str(program), kind, str(threads), str(rounds)]
+    command += [str(WORKSPACE / "testdata" / (trace + ".trace")) for trace in TRACES]
+    environment = contenders.environment(peer or "stock")
+    text = subprocess.check_output(command, env=environment, stderr=subprocess.DEVNULL)
+    return [float(line.split()[-1]) for line in text.decode().splitlines()]
+
+
+def calibration_seconds():
+    """CPU seconds of a fixed loop, to be seen beside other times."""
+    began = time.process_time()
+    sum(range(3_000_000))
+    return time.process_time() - began
+
+
+def main():
+    """Takes turns, and keeps the least of each."""
+    arguments = parse_arguments()
+    contenders.install_preloads()
+    program = build()
+    least, calibrations = {}, []
+    for _ in range(arguments.runs):
+        calibrations.append(calibration_seconds())
+        for name, kind, peer, threads in cases():
+            found = replay(program, kind, peer, threads, arguments.rounds)
+            before = least.get(name, found)
+            least[name] = [min(pair) for pair in zip(found, before)]
+    means = {name: ratios.geometric_mean(values) for name, values in least.items()}
+    print("ns per pair" + "".join("%16s" % trace for trace in TRACES) + "%10s" % "mean")
+    for name, values in least.items():
+        print(
+            "%-19s" % name + "".join("%14.1f  " % value for value in values) + "%8.1f" % means[name]
+        )
+    result = {"planned_ns": round(means["planned"], 1)}
+    for suffix in ("", "_2_threads"):
+        ratio = means["unplanned" + suffix] / means["tcmalloc" + suffix]
+        result["unplanned_vs_tcmalloc" + suffix] = round(ratio, 3)
+    result["missed"] = [name for name, limit in LIMITS.items() if result[name] > limit]
+    result["ns_per_pair"] = {name: round(mean, 1) for name, mean in means.items()}
+    result["calibration_ms"] = [round(1e3 * t, 2) for t in (min(calibrations), max(calibrations))]
+    result["runs"] = arguments.runs
+    ratios.finish(result, arguments)
+
+
+if __name__ == "__main__":
+    main()

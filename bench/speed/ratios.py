@@ -1,0 +1,72 @@
+"""Ratios of things that were measured in turns, with intervals, and where results are written."""
+
+import datetime
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESAMPLES = 2000
+SEED = 1
+
+
+def geometric_mean(values):
+    """Of positive values."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def paired(above, below):
+    """The ratio of two lists of positive values measured in turns: the geometric mean of the pairs' ratios."""
+    return geometric_mean([a / b for a, b in zip(above, below)])
+
+
+def mean_with_interval(networks):
+    """The geometric mean over networks of lists of paired ratios, and its 95% interval by resampling each list."""
+    chance = random.Random(SEED)
+    middle = geometric_mean([geometric_mean(ratios) for ratios in networks])
+
+    def draw(ratios):
+        return geometric_mean([chance.choice(ratios) for _ in ratios])
+
+    means = sorted(geometric_mean([draw(ratios) for ratios in networks]) for _ in range(RESAMPLES))
+    return middle, means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES)]
+
+
+def verdict(figure, limit, at_most):
+    """What an interval says of a limit: missed only when all of it lies beyond; too wide says nothing."""
+    middle, low, high = figure
+    if (low > limit) if at_most else (high < limit):
+        return "missed"
+    if high / low > 1.04:
+        return "inconclusive"
+    return "met"
+
+
+def provenance():
+    """Machine, commit and date."""
+    model = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(describe, stdout=subprocess.PIPE, text=True)
+    return {
+        "machine": model[0].split(":")[1].strip() if model else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": platform.release(),
+        "commit": commit.stdout.strip() or "unknown",
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def finish(result, arguments):
+    """Prints the JSON line, and writes it with its origin to the file when there is one."""
+    if arguments.out:
+        path = Path(arguments.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**arguments.origin, **result}, indent=1) + "\n")
+    print(json.dumps(result))

@@ -1,0 +1,214 @@
+//! Replays the allocations of a recorded step, and prints the CPU nanoseconds that a pair of allocation and release takes:
+//! `replay planned|unplanned|malloc THREADS ROUNDS FILE...`. With `malloc` it is the C library's, or whose library is
+//! preloaded in its place. Each thread replays steps of its own; a plan is followed by one.
+
+use rt::graph::GraphEdges;
+use rt::memory::Memory;
+use rt::options::{Failure, FastBudget, Options, Profiler, SlowTier};
+use rt::runtime::Runtime;
+use rt::tiers::single::SingleTier;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::Arc;
+use trace::{Origin, StepTrace};
+
+const ALIGN_BYTES: u64 = 64;
+const CAPACITY_BYTES: u64 = 64 << 30;
+/// Replays that are not counted.
+const SETTLING_ROUNDS: u32 = 3;
+
+/// What an operation does to memory, in order.
+#[derive(Clone, Copy)]
+enum Event {
+    Alloc { buffer: usize, bytes: u64 },
+    Free { buffer: usize },
+}
+
+/// A step as events per operation.
+struct Replay {
+    kernels: Vec<u32>,
+    names: Vec<String>,
+    edges: Vec<(u32, u32)>,
+    events: Vec<Vec<Event>>,
+    buffers: usize,
+    pairs: usize,
+}
+
+impl Replay {
+    fn of(step: &StepTrace) -> Replay {
+        let mut events = vec![Vec::new(); step.ops.len()];
+        let mut late: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut pairs = 0;
+        for (index, buffer) in step.buffers.iter().enumerate() {
+            let Origin::Step { op, .. } = buffer.origin else { continue };
+            pairs += 1;
+            events[op as usize].push(Event::Alloc { buffer: index, bytes: buffer.size_bytes });
+            match buffer.death_op {
+                Some(death) if buffer.temporary && death == op => {
+                    events[op as usize].push(Event::Free { buffer: index });
+                }
+                // What outlives the step is freed with its last operation, so that steps can follow each other.
+                death => late.entry(death.unwrap_or(last(step.ops.len()))).or_default().push(index),
+            }
+        }
+        for (op, dead) in late {
+            events[op as usize].extend(dead.into_iter().map(|buffer| Event::Free { buffer }));
+        }
+        let edges = step.ops.iter().zip(0..).flat_map(|(op, to)| op.predecessors.iter().map(move |&from| (from, to)));
+        Replay {
+            kernels: step.ops.iter().map(|op| op.kernel).collect(),
+            names: step.ops.iter().map(|op| op.name.clone()).collect(),
+            edges: edges.collect(),
+            events,
+            buffers: step.buffers.len(),
+            pairs,
+        }
+    }
+}
+
+fn last(count: usize) -> u32 {
+    u32::try_from(count).map_or(u32::MAX, |count| count.saturating_sub(1))
+}
+
+/// CPU nanoseconds of the calling thread.
+fn cpu_ns() -> Result<f64, Box<dyn Error>> {
+    // The kernel adds a running thread's time up at ticks and when the thread yields.
+    std::thread::yield_now();
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    Ok(text.split(' ').next().unwrap_or_default().parse()?)
+}
+
+/// Replays with the C library's allocator, or the preloaded one.
+fn with_malloc(replay: &Replay) {
+    let mut blocks: Vec<Vec<u8>> = std::iter::repeat_with(Vec::new).take(replay.buffers).collect();
+    for event in replay.events.iter().flatten() {
+        match *event {
+            Event::Alloc { buffer, bytes } => {
+                blocks[buffer] = black_box(Vec::with_capacity(usize::try_from(bytes.max(1)).unwrap_or(usize::MAX)));
+            }
+            Event::Free { buffer } => blocks[buffer] = Vec::new(),
+        }
+    }
+}
+
+fn runtime() -> Result<Arc<Runtime>, Box<dyn Error>> {
+    let options = Options {
+        fast: FastBudget::Unlimited,
+        policy: plan::Policy::FastOnly,
+        slow: SlowTier::Nodes(None),
+        fast_nodes: sys::topology::NodeList::single(0),
+        migration_gbps: None,
+        warmup_steps: 1,
+        profiler: Profiler::Op,
+        failure: Failure::Strict,
+        trace_path: None,
+        mover_threads: None,
+        check_placement: 0,
+    };
+    let memory = Arc::new(Memory::reserve(Arc::new(SingleTier), CAPACITY_BYTES, u64::MAX)?);
+    Ok(Arc::new(Runtime::assemble(options, memory, plan::Machine::by_name("optane")?, None)?))
+}
+
+/// One operation after the other, with or without what they allocate.
+fn with_runtime(runtime: &Runtime, replay: &Replay, step_id: i64, allocates: bool) {
+    let mut blocks = vec![0_usize; replay.buffers];
+    for (&kernel, events) in replay.kernels.iter().zip(&replay.events) {
+        let scope = runtime.op_begins(kernel, step_id, &[]);
+        for event in events.iter().filter(|_| allocates) {
+            match *event {
+                Event::Alloc { buffer, bytes } => blocks[buffer] = runtime.alloc(ALIGN_BYTES, bytes).unwrap_or(0),
+                Event::Free { buffer } => drop(runtime.free(blocks[buffer])),
+            }
+        }
+        runtime.op_ends(&scope, &[], &[], true);
+    }
+}
+
+/// CPU nanoseconds of `rounds` calls of `work`, after some that do not count.
+fn timed(rounds: u32, mut work: impl FnMut()) -> Result<f64, Box<dyn Error>> {
+    for _ in 0..SETTLING_ROUNDS {
+        work();
+    }
+    let before = cpu_ns()?;
+    for _ in 0..rounds {
+        work();
+    }
+    Ok(cpu_ns()? - before)
+}
+
+/// Follows a plan; nanoseconds per round with allocations, less those without.
+fn planned(replay: &Replay, rounds: u32) -> Result<f64, Box<dyn Error>> {
+    let runtime = runtime()?;
+    let graph = runtime.graph_opens(GraphEdges::new(&replay.names, &replay.edges));
+    for (kernel, name) in replay.kernels.iter().zip(&replay.names) {
+        runtime.kernels.hold(usize::try_from(*kernel)? * 64 + 64, name, "Op");
+    }
+    let mut step_id = 0;
+    let mut step = |allocates: bool| {
+        step_id += 1;
+        let start = runtime.step_begins(graph, step_id, 1);
+        with_runtime(&runtime, replay, step_id, allocates);
+        if start.tag != 0 {
+            runtime.step_ends(start.tag, true);
+        }
+    };
+    for _ in 0..1000 {
+        step(true);
+        if runtime.report().steps_managed > 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let whole = timed(rounds, || step(true))?;
+    let hooks = timed(rounds, || step(false))?;
+    let report = runtime.report();
+    eprintln!("state {}, hit rate {:?}, arena {}", report.state, report.slot_hit_rate, report.arena_bytes);
+    if report.steps_managed < u64::from(rounds) {
+        return Err(format!("no plan was followed: {:?}", report.message).into());
+    }
+    Ok(whole - hooks)
+}
+
+/// Serves every allocation from the heaps, in `threads` threads; nanoseconds per round and thread.
+fn in_threads(threads: u32, work: impl Fn() -> Result<f64, String> + Sync) -> Result<f64, Box<dyn Error>> {
+    let times: Vec<Result<f64, String>> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a thread failed".to_owned()))).collect()
+    });
+    let mut sum = 0.0;
+    for time in times {
+        sum += time?;
+    }
+    Ok(sum / f64::from(threads))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, threads, rounds, files @ ..] = arguments.as_slice() else {
+        return Err("usage: replay planned|unplanned|malloc THREADS ROUNDS FILE...".into());
+    };
+    let (threads, rounds): (u32, u32) = (threads.parse()?, rounds.parse()?);
+    for file in files {
+        let replay = Replay::of(&trace::read(file)?);
+        let ns = match kind.as_str() {
+            "planned" => planned(&replay, rounds)?,
+            "unplanned" => {
+                let runtime = runtime()?;
+                let replayed = || timed(rounds, || with_runtime(&runtime, &replay, 0, true));
+                let idle = || timed(rounds, || with_runtime(&runtime, &replay, 0, false));
+                let text = |error: Box<dyn Error>| error.to_string();
+                in_threads(threads, || Ok(replayed().map_err(text)? - idle().map_err(text)?))?
+            }
+            "malloc" => {
+                let text = |error: Box<dyn Error>| error.to_string();
+                in_threads(threads, || timed(rounds, || with_malloc(&replay)).map_err(text))?
+            }
+            _ => return Err(format!("{kind}: accepted are planned, unplanned and malloc").into()),
+        };
+        #[allow(clippy::cast_precision_loss)] // a count of allocations
+        let pairs = replay.pairs as f64 * f64::from(rounds);
+        println!("{file} {:.2}", ns / pairs);
+    }
+    Ok(())
+}
