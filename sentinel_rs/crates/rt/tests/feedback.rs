@@ -107,8 +107,8 @@ fn moves_as_fast_as_assumed_leave_the_plan_as_it_is() {
     let mut trainer = Trainer::new(Arc::new(runtime("gap", 1.0, 1.0, true)), WORK);
     let none = trainer.runtime.report();
     assert_eq!((none.promote_gbps_measured, none.demote_gbps_measured), (None, None));
-    // A second of moves in one direction, of which two tenths would do.
-    let report = trainer.train_until(|report| report.promoted_bytes.max(report.demoted_bytes) > 1 << 30);
+    // Four tenths of a second of moves in one direction, of which two would do.
+    let report = trainer.train_until(|report| report.promoted_bytes.max(report.demoted_bytes) > 400 << 20);
     assert!(report.demote_gbps_measured.is_some() && report.emulated_delay_ns > 0, "{report:?}");
     assert_eq!(plans_for_speeds(&report), 1, "{report:?}");
     everything_dies(trainer);
