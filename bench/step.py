@@ -51,7 +51,7 @@ def parse_arguments():
 def same_bits(network, arguments):
     """Whether Sentinel's losses have the bits of stock TensorFlow's, with one thread, under a plan at the end.
 
-    None when a second run of stock TensorFlow does not have them either: some networks depend on the order of operations.
+    None when a second run of stock TensorFlow does not have them either: some networks depend on the order of ops.
     """
     more = SAME_BITS_OPTIONS, SAME_BITS_STEPS
     found = rounds.run_blocks(network, ["stock", "sentinel"], arguments, *more)
