@@ -16,7 +16,14 @@ SMALL = {
     "bert": "--batch 2 --layers 2 --hidden 64 --heads 4 --length 32 --vocabulary 1000",
 }
 # Layers at least: the marks on the way forward, and as many on the way back.
-LAYERS = {"resnet32": 2 * 31, "lstm": 2 * 6, "dcgan": 2 * 4, "mobilenet": 2 * 27, "cnn": 2 * 7, "bert": 2 * 5}
+LAYERS = {
+    "resnet32": 2 * 31,
+    "lstm": 2 * 6,
+    "dcgan": 2 * 4,
+    "mobilenet": 2 * 27,
+    "cnn": 2 * 7,
+    "bert": 2 * 5,
+}
 # A plan takes a moment to be made, during which steps of these sizes go on; training ends with the second managed one.
 STEPS = 16
 MANAGED_STEPS = 2
