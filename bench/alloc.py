@@ -9,7 +9,6 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "speed"))
@@ -29,10 +28,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="2 runs of each")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (default 5)")
     parser.add_argument("--rounds", type=int, default=20, help="replays of a run (default 20)")
-    parser.add_argument("--out", help="write the results here too, with machine, commit and date")
-    arguments = parser.parse_args()
-    # Of the code that is measured, whatever happens to it meanwhile.
-    arguments.origin = ratios.provenance()
+    arguments = ratios.parse(parser)
     arguments.runs = 2 if arguments.quick else arguments.runs
     return arguments
 
@@ -64,13 +60,6 @@ def replay(program, kind, peer, threads, rounds):
     return [float(line.split()[-1]) for line in text.decode().splitlines()]
 
 
-def calibration_seconds():
-    """CPU seconds of a fixed loop, to be seen beside other times."""
-    began = time.process_time()
-    sum(range(3_000_000))
-    return time.process_time() - began
-
-
 def main():
     """Takes turns, and keeps the least of each."""
     arguments = parse_arguments()
@@ -78,7 +67,7 @@ def main():
     program = build()
     least, calibrations = {}, []
     for _ in range(arguments.runs):
-        calibrations.append(calibration_seconds())
+        calibrations.append(ratios.calibration_seconds())
         for name, kind, peer, threads in cases():
             found = replay(program, kind, peer, threads, arguments.rounds)
             before = least.get(name, found)

@@ -25,11 +25,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="2 processes of each")
     parser.add_argument("--runs", type=int, default=5, help="processes of each (default 5)")
-    parser.add_argument("--out", help="write the results here too, with machine, commit and date")
     contenders.add_pythons(parser)
-    arguments = parser.parse_args()
-    # Of the code that is measured, whatever happens to it meanwhile.
-    arguments.origin = ratios.provenance()
+    arguments = ratios.parse(parser)
     arguments.runs = 2 if arguments.quick else arguments.runs
     return arguments
 

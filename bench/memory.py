@@ -25,11 +25,8 @@ def parse_arguments():
     add("--quick", action="store_true", help="one process of each, not two")
     add("--steps", type=int, default=6, help="steps after a plan is followed (default 6)")
     add("--network", choices=sorted(contenders.NETWORKS), action="append", help="only these")
-    add("--out", help="write the results here too, with machine, commit and date")
     contenders.add_pythons(parser)
-    arguments = parser.parse_args()
-    # Of the code that is measured, whatever happens to it meanwhile.
-    arguments.origin = ratios.provenance()
+    arguments = ratios.parse(parser)
     arguments.network = arguments.network or list(contenders.NETWORKS)
     return arguments
 

@@ -36,11 +36,8 @@ def parse_arguments():
     add("--block", type=int, default=1, help="steps of a block (default 1)")
     add("--network", choices=sorted(contenders.NETWORKS), action="append", help="only these")
     add("--peer", choices=contenders.PEERS, action="append", help="only these peers")
-    add("--out", help="write the results here too, with machine, commit and date")
     contenders.add_pythons(parser)
-    arguments = parser.parse_args()
-    # Of the code that is measured, whatever happens to it meanwhile.
-    arguments.origin = ratios.provenance()
+    arguments = ratios.parse(parser)
     if arguments.quick:
         arguments.pairs = min(arguments.pairs, 3)
     arguments.network = arguments.network or list(contenders.NETWORKS)

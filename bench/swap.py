@@ -8,9 +8,7 @@ the same limit with the C library's allocator, and, to be shown beside it, with 
 """
 
 import argparse
-import datetime
 import json
-import math
 import os
 import random
 import signal
@@ -24,6 +22,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools" / "devtool"))
+sys.path.insert(0, str(ROOT / "bench" / "speed"))
+
+import contenders  # noqa: E402
+import ratios  # noqa: E402
 
 import swapspace  # noqa: E402
 
@@ -31,8 +33,7 @@ MODELS = ROOT / "examples" / "models"
 WORKLOADS = {"resnet32": 192, "mobilenet": 160}
 PERCENTS = (70, 50, 35)
 SWAP_BYTES = 4 << 30
-TCMALLOC = ("libtcmalloc-minimal4", "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4")
-RESAMPLES = 2000
+SENTINEL = {"SENTINEL_SLOW": "swap", "SENTINEL_WARMUP_STEPS": "1"}
 # So often a run is begun that the kernel kills.
 ATTEMPTS = 3
 # A run that would have less time is not begun.
@@ -55,8 +56,8 @@ def parse_arguments():
     add("--sentinel-python", default=str(ROOT / ".venv/bin/python"))
     add("--stock-python", default=str(ROOT / ".venv-stock/bin/python"))
     add("--swap-folder", default=str(ROOT / "build"), help="where the swap file goes")
-    add("--out", help="write the results here too, with commit and date")
-    arguments = parser.parse_args()
+    arguments = ratios.parse(parser)
+    arguments.origin["load_average"] = os.getloadavg()
     if arguments.quick:
         arguments.pairs, arguments.steps = 1, 3
         arguments.percent = arguments.percent or [50]
@@ -105,9 +106,7 @@ class Bench:
         command = [getattr(self._arguments, python), "-W", "ignore", MODELS / (workload + ".py")]
         command += ["--batch", WORKLOADS[workload], "--json-out", out]
         command += ["--steps", settle + self._arguments.steps]
-        settings = {"tcmalloc": {"LD_PRELOAD": TCMALLOC[1]}, "stock": {}}.get(
-            kind, {"SENTINEL_SLOW": "swap", "SENTINEL_WARMUP_STEPS": "1"}
-        )
+        settings = SENTINEL if kind == "sentinel" else contenders.settings(kind)
         before = vmstat()
         with swapspace.memory_group("sentinel-bench") as group:
             group.limit(limit_bytes)
@@ -238,13 +237,7 @@ def measure_pair(bench, case, limit_bytes, shown, kinds):
 def ratio(case, draw=list):
     """Throughput of Sentinel by that of stock, the geometric mean over pairs, of what `draw` takes of each list."""
     pairs = draw(list(zip(case["sentinel"], case["stock"])))
-    logs = [math.log(throughput(draw(a)) / throughput(draw(b))) for a, b in pairs]
-    return math.exp(statistics.mean(logs))
-
-
-def geometric_mean(values):
-    """The geometric mean."""
-    return math.exp(statistics.mean([math.log(value) for value in values]))
+    return ratios.geometric_mean([throughput(draw(a)) / throughput(draw(b)) for a, b in pairs])
 
 
 def interval(cases):
@@ -254,8 +247,11 @@ def interval(cases):
     def draw(items):
         return source.choices(items, k=len(items))
 
-    means = sorted(geometric_mean([ratio(case, draw) for case in cases]) for _ in range(RESAMPLES))
-    return [round(means[int(share * (RESAMPLES - 1))], 3) for share in (0.025, 0.975)]
+    means = sorted(
+        ratios.geometric_mean([ratio(case, draw) for case in cases])
+        for _ in range(ratios.RESAMPLES)
+    )
+    return [round(means[int(share * (ratios.RESAMPLES - 1))], 3) for share in (0.025, 0.975)]
 
 
 def bound(case):
@@ -279,7 +275,7 @@ def summary(all_cases, details):
         own = [case for (at, _, _), case in cases.items() if at == percent]
         whole = own and len(own) == len([key for key in all_cases if key[0] == percent])
         result["ratio_%d" % percent] = (
-            round(geometric_mean([ratio(case) for case in own]), 3) if whole else None
+            round(ratios.geometric_mean([ratio(case) for case in own]), 3) if whole else None
         )
         result["interval_%d" % percent] = interval(own) if whole else None
     whole = len(cases) == len(all_cases)
@@ -295,7 +291,9 @@ def summary(all_cases, details):
     result["without_ratio"] = sorted(names[key] for key in all_cases if key not in cases)
     result["ratios_to_tcmalloc"] = {
         names[key]: round(
-            geometric_mean([throughput(a) for a in c["sentinel"]]) / throughput(c["tcmalloc"][0]), 3
+            ratios.geometric_mean([throughput(a) for a in c["sentinel"]])
+            / throughput(c["tcmalloc"][0]),
+            3,
         )
         for key, c in cases.items()
         if c["tcmalloc"] and "tcmalloc" not in c["bounded_by"]
@@ -303,15 +301,6 @@ def summary(all_cases, details):
     swapped = [least for case in cases.values() for least in case["swapped_out_bytes"]]
     result["swapped_out_bytes"] = min(swapped) if swapped else None
     return {**result, **details}
-
-
-def install_tcmalloc():
-    """Installs Debian's tcmalloc where it is missing."""
-    package, library = TCMALLOC
-    if not Path(library).exists():
-        subprocess.check_call(
-            ["apt-get", "install", "-y", "-qq", package], stdout=subprocess.DEVNULL
-        )
 
 
 def new_case(workload):
@@ -363,27 +352,6 @@ def run_cases(bench, cases, details, kinds):
             print("%s: ratio %.3f (%s)" % (shown, ratio(case), bound(case)), flush=True)
 
 
-def commit():
-    """The commit of the checkout, with + when something is changed in it."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.check_output(git + ["rev-parse", "--short=12", "HEAD"]).decode().strip()
-    changed = subprocess.check_output(git + ["status", "--porcelain", "-uno"]).strip()
-    return head + ("+" if changed else "")
-
-
-def write_results(path, result):
-    """The results with where and when they were made."""
-    when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    about = {
-        "commit": commit(),
-        "date": when,
-        "cores": os.cpu_count(),
-        "kernel": os.uname().release,
-        "load_average": os.getloadavg(),
-    }
-    Path(path).write_text(json.dumps({**about, **result}, indent=1) + "\n")
-
-
 def main():
     """Measures, prints and returns the exit code."""
     arguments = parse_arguments()
@@ -399,17 +367,15 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, stop)
     try:
-        install_tcmalloc()
+        contenders.install_preloads(["tcmalloc"])
         result = run(arguments)
-        if arguments.out:
-            write_results(arguments.out, result)
     except (Failed, swapspace.Unavailable) as error:
         print("bench swap: %s" % error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench swap: interrupted", file=sys.stderr)
         return 1
-    print(json.dumps(result))
+    ratios.finish(result, arguments)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Finds the interpreters and runs child processes for the tests."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -102,6 +103,32 @@ class Finished:
     def assert_clean(self):
         self.assert_no_crash()
         assert self.code == 0, self.text
+
+
+@pytest.fixture(scope="session")
+def train_both(start, stock_python, sentinel_python):
+    """train_both(folder, script, options, sentinel_options): losses as text and results, by kind of TensorFlow."""
+
+    def train_both(folder, script, options, sentinel_options):
+        children = {}
+        for kind, python, more in (
+            ("stock", stock_python, []),
+            ("sentinel", sentinel_python, sentinel_options),
+        ):
+            outputs = ["--losses-out", folder / f"{kind}.losses"]
+            outputs += ["--json-out", folder / f"{kind}.json"]
+            children[kind] = start(python, script, *options, *more, *outputs)
+        for child in children.values():
+            child.wait().assert_clean()
+        return {
+            kind: (
+                (folder / f"{kind}.losses").read_text(),
+                json.loads((folder / f"{kind}.json").read_text()),
+            )
+            for kind in children
+        }
+
+    return train_both
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """With all memory fast, and no slow tier asked for, a network trains to the bits of stock TensorFlow."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,29 +10,17 @@ ALL_FAST = "--policy fast_only --warmup-steps -1".split()
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one operation at a time", "two"])
-def trained(request, start, stock_python, sentinel_python, tmp_path_factory):
+def trained(request, train_both, tmp_path_factory):
     """Operations at a time; losses and results under both TensorFlows."""
+    options = [*COMMON, "--inter-op", str(request.param)]
     folder = tmp_path_factory.mktemp("all-fast")
-    children = {}
-    for kind, python, options in (
-        ("stock", stock_python, []),
-        ("sentinel", sentinel_python, ALL_FAST),
-    ):
-        outputs = ["--losses-out", folder / f"{kind}.losses", "--json-out", folder / f"{kind}.json"]
-        options = [*COMMON, "--inter-op", str(request.param), *options, *outputs]
-        children[kind] = start(python, MODELS / "cnn.py", *options)
-    results = {}
-    for kind, child in children.items():
-        child.wait().assert_clean()
-        losses = (folder / f"{kind}.losses").read_text().split()
-        results[kind] = losses, json.loads((folder / f"{kind}.json").read_text())
-    return request.param, results
+    return request.param, train_both(folder, MODELS / "cnn.py", options, ALL_FAST)
 
 
 def test_losses_have_the_same_bits(trained):
     _, runs = trained
     assert runs["stock"][0] == runs["sentinel"][0]
-    assert len(set(runs["stock"][0])) == 24, "the network does not learn"
+    assert len(set(runs["stock"][0].split())) == 24, "the network does not learn"
 
 
 def test_everything_is_fast_and_an_arena_is_as_low_as_its_buffers_allow(trained):

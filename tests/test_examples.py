@@ -1,7 +1,6 @@
 """The example trains to the same bits with and without Sentinel, and the demo says what does not hold."""
 
 import importlib
-import json
 from pathlib import Path
 
 import pytest
@@ -15,25 +14,10 @@ TIERS = (
 
 
 @pytest.fixture(scope="module")
-def trained(start, stock_python, sentinel_python, tmp_path_factory):
+def trained(train_both, tmp_path_factory):
     """Losses as text and results, of the stock run and of the one with Sentinel."""
-    folder = tmp_path_factory.mktemp("digits")
-    children = {}
-    for kind, python, options in (
-        ("stock", stock_python, []),
-        ("sentinel", sentinel_python, TIERS),
-    ):
-        outputs = ["--losses-out", folder / f"{kind}.losses", "--json-out", folder / f"{kind}.json"]
-        children[kind] = start(python, EXAMPLES / "digits_resnet.py", *TRAINING, *options, *outputs)
-    for child in children.values():
-        child.wait().assert_clean()
-    return {
-        kind: (
-            (folder / f"{kind}.losses").read_text(),
-            json.loads((folder / f"{kind}.json").read_text()),
-        )
-        for kind in children
-    }
+    script = EXAMPLES / "digits_resnet.py"
+    return train_both(tmp_path_factory.mktemp("digits"), script, TRAINING, TIERS)
 
 
 def test_the_digits_example_has_the_same_losses(trained):

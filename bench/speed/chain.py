@@ -4,6 +4,7 @@ import json
 import sys
 import time
 
+import ratios
 import tensorflow as tf
 
 OPS = 10_000
@@ -31,13 +32,6 @@ def config():
     return wanted
 
 
-def calibration_seconds():
-    """CPU seconds of a fixed loop, to be seen beside other times."""
-    began = time.process_time()
-    sum(range(3_000_000))
-    return time.process_time() - began
-
-
 def stats():
     """Sentinel's counters, none under stock TensorFlow."""
     return tf.sentinel.stats() if hasattr(tf, "sentinel") else None
@@ -60,7 +54,9 @@ def main():
                 times[kind].append(took)
             if len(times["steady"]) >= STEADY_STEPS:
                 break
-    print(json.dumps({"calibration_seconds": calibration_seconds(), "state": stats(), **times}))
+    print(
+        json.dumps({"calibration_seconds": ratios.calibration_seconds(), "state": stats(), **times})
+    )
 
 
 def kind_of(before, after, number):

@@ -43,9 +43,10 @@ class Failed(Exception):
     """A process of the comparison that ended, with what it said."""
 
 
-def install_preloads():
-    """Installs what is missing of the preloaded allocators; stops with what to do where this user may not."""
-    missing = [package for package, name in PRELOADS.values() if not (LIBRARIES / name).exists()]
+def install_preloads(kinds=tuple(PRELOADS)):
+    """Installs what is missing of these preloaded allocators; stops with what to do where this user may not."""
+    wanted = [PRELOADS[kind] for kind in kinds]
+    missing = [package for package, name in wanted if not (LIBRARIES / name).exists()]
     if not missing:
         return
     command = ["apt-get", "install", "-y", "-qq", *missing]

@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import subprocess
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,11 +18,6 @@ SEED = 1
 def geometric_mean(values):
     """Of positive values."""
     return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def paired(above, below):
-    """The ratio of two lists of positive values measured in turns: the geometric mean of the pairs' ratios."""
-    return geometric_mean([a / b for a, b in zip(above, below)])
 
 
 def mean_with_interval(networks):
@@ -61,6 +57,24 @@ def provenance():
         "commit": commit.stdout.strip() or "unknown",
         "date": datetime.date.today().isoformat(),
     }
+
+
+def parse(parser):
+    """Reads the command line, with an option for results.
+
+    `origin` is of the code that is measured, whatever happens to it meanwhile.
+    """
+    parser.add_argument("--out", help="write the results here too, with machine, commit and date")
+    arguments = parser.parse_args()
+    arguments.origin = provenance()
+    return arguments
+
+
+def calibration_seconds():
+    """CPU seconds of a fixed loop, to be seen beside other times."""
+    began = time.process_time()
+    sum(range(3_000_000))
+    return time.process_time() - began
 
 
 def finish(result, arguments):

@@ -28,10 +28,6 @@ class Measured:
         values = self.per_step(figure)
         return sum(values) / len(values)
 
-    def least(self, figure):
-        """The least over the blocks: what is left when nobody else wants the machine."""
-        return min(self.per_step(figure))
-
     @property
     def last(self):
         """The last block, or what came before the first."""

@@ -47,7 +47,7 @@ class Server:
 
         with tf.Session(config=self._training.session_config(arguments)) as session:
             session.run(tf.global_variables_initializer())
-            self.answer(ready=True, nodes=len(tf.get_default_graph().get_operations()))
+            self.answer(ready=True)
             for line in sys.stdin:
                 steps = int(line)
                 losses = []
@@ -62,7 +62,6 @@ class Server:
                     minor_faults=spent[2],
                     wall_seconds=spent[3],
                     losses=[struct.pack(">f", value).hex() for value in losses],
-                    rss_bytes=status_bytes("VmRSS") - self._base_bytes,
                     peak_rss_bytes=status_bytes("VmHWM") - self._base_bytes,
                     stats=self._training.sentinel_stats(),
                 )
