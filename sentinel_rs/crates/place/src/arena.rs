@@ -1,7 +1,7 @@
 //! A plan at an address: the slots an allocation is looked up in, without a lock and without a hash.
 
 use crate::pool::PoolSize;
-use crate::{Budget, ClaimMap, Entered, PageTiers, UnitState};
+use crate::{Budget, ClaimMap, Entered, MoveStart, PageTiers, UnitState};
 use plan::{KernelRole, Place, Plan, PoolRule, Slot, UnitHome};
 use std::ops::Range;
 use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
@@ -165,10 +165,18 @@ impl Arena {
         self.pool.now()
     }
 
+    /// The pool may hold so much from now on: so much is kept from promotions, when it is a pool on demand.
+    pub fn expect_pool(&self, bytes: u64) {
+        if self.plan.pool_rule == PoolRule::OnDemand {
+            self.pool.plan_for(bytes);
+        }
+    }
+
     /// An interval begins in which the pool may hold `wanted_bytes`: a reserved pool grows to that, as far as the budget goes,
     /// or shrinks to it, or to what is still alive. A pool on demand only shrinks, and only to nothing: when nobody follows the
     /// plan any more.
     pub fn size_pool(&self, wanted_bytes: u64, ground: Ground<'_>) {
+        self.expect_pool(wanted_bytes);
         match self.plan.pool_rule {
             PoolRule::OnDemand if wanted_bytes > 0 => {}
             PoolRule::Reserved if wanted_bytes >= self.pool.now() => {
@@ -184,6 +192,19 @@ impl Arena {
         if lacking > 0 && self.plan.pool_rule == PoolRule::OnDemand {
             self.shrink_pool(|now| now.saturating_sub(page_ceil(lacking)), ground);
         }
+    }
+
+    /// Asks a unit of the arena to move. A promotion leaves the pool what it may hold in the interval that runs, and takes what it
+    /// holds above that.
+    pub fn begin_move(&self, unit: &UnitState, to: Tier, ground: Ground<'_>) -> MoveStart {
+        let begin = || unit.begin_move(to, ground.budget, self.pool.growth_left());
+        let start = begin();
+        if start != MoveStart::NoRoom || self.plan.pool_rule == PoolRule::Reserved {
+            return start;
+        }
+        let lacking = unit.len_bytes().saturating_sub(ground.budget.room());
+        self.shrink_pool(|now| now.saturating_sub(page_ceil(lacking)).max(self.pool.planned().min(now)), ground);
+        begin()
     }
 
     fn shrink_pool(&self, keep_bytes: impl FnOnce(u64) -> u64, ground: Ground<'_>) {

@@ -22,10 +22,16 @@ impl Budget {
 
     /// Reserves `bytes` when they fit; otherwise nothing changes and the answer is `false`. Zero bytes always fit.
     pub fn try_reserve(&self, bytes: u64) -> bool {
+        self.try_reserve_beside(bytes, 0)
+    }
+
+    /// As [`Budget::try_reserve`], when `spared_bytes` more would fit as well.
+    pub fn try_reserve_beside(&self, bytes: u64, spared_bytes: u64) -> bool {
         if bytes == 0 {
             return true;
         }
-        let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.allowed.load(Ordering::Relaxed));
+        let allowed = self.allowed().saturating_sub(spared_bytes);
+        let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= allowed);
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits) {
             Ok(before) => {
                 self.peak.fetch_max(before + bytes, Ordering::Relaxed);

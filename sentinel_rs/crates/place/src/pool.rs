@@ -2,7 +2,8 @@
 //!
 //! A pool that is *reserved* is given its size at layer boundaries. One *on demand* grows when a tensor is born above its
 //! end, and gives its free top back when somebody else needs the room; its account is what it holds of fast pages, alive or
-//! not, so that it is true of real memory.
+//! not, so that it is true of real memory. What it may still grow to in the interval is kept from promotions, which begin as
+//! soon as they find room and would take what a tensor needs that is born later.
 
 use crate::Budget;
 use std::sync::atomic::{fence, AtomicU64, Ordering};
@@ -15,6 +16,8 @@ const POOL_STEP_BYTES: u64 = 64 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct PoolSize {
     now_bytes: AtomicU64,
+    /// What it may hold in the interval that runs.
+    planned_bytes: AtomicU64,
     /// One thread at a time changes the size.
     sizing: Mutex<()>,
 }
@@ -23,6 +26,21 @@ impl PoolSize {
     /// Fast bytes now.
     pub(crate) fn now(&self) -> u64 {
         self.now_bytes.load(Ordering::SeqCst)
+    }
+
+    /// From now on it may hold so much.
+    pub(crate) fn plan_for(&self, bytes: u64) {
+        self.planned_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What it may hold in the interval that runs.
+    pub(crate) fn planned(&self) -> u64 {
+        self.planned_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What it may still grow by.
+    pub(crate) fn growth_left(&self) -> u64 {
+        self.planned().saturating_sub(self.now())
     }
 
     fn alone(&self) -> MutexGuard<'_, ()> {

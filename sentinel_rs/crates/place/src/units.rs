@@ -230,8 +230,9 @@ impl UnitState {
         }
     }
 
-    /// Asks to move the unit. A promotion reserves its bytes first, so that the budget holds while pages travel.
-    pub fn begin_move(&self, to: Tier, budget: &Budget) -> MoveStart {
+    /// Asks to move the unit. A promotion reserves its bytes first, so that the budget holds while pages travel, and leaves
+    /// `spared_bytes` of it to others.
+    pub fn begin_move(&self, to: Tier, budget: &Budget, spared_bytes: u64) -> MoveStart {
         // Announced before the look, so that a last death either is seen here or waits for the move's end.
         self.moving.fetch_add(1, Ordering::SeqCst);
         let word = Word::unpack(self.word.load(Ordering::SeqCst));
@@ -239,7 +240,7 @@ impl UnitState {
             self.moving.fetch_sub(1, Ordering::SeqCst);
             return MoveStart::Needless;
         }
-        if to == Tier::FAST && !budget.try_reserve(self.len_bytes()) {
+        if to == Tier::FAST && !budget.try_reserve_beside(self.len_bytes(), spared_bytes) {
             self.moving.fetch_sub(1, Ordering::SeqCst);
             return MoveStart::NoRoom;
         }
@@ -319,7 +320,7 @@ mod tests {
         let unit = UnitState::empty(BASE..BASE + 8192, Tier::FAST);
         assert_eq!(unit.enter(&budget, &pages), Entered::First { tier: Tier::SLOW, overflowed: true });
         unit.desire(Tier::FAST);
-        assert_eq!(unit.begin_move(Tier::FAST, &budget), MoveStart::NoRoom);
+        assert_eq!(unit.begin_move(Tier::FAST, &budget, 0), MoveStart::NoRoom);
         assert_eq!(budget.used(), 0);
     }
 
@@ -329,7 +330,7 @@ mod tests {
         let unit = UnitState::empty(BASE..BASE + 8192, Tier::SLOW);
         unit.enter(&budget, &pages);
         unit.desire(Tier::FAST);
-        let MoveStart::Go(ticket) = unit.begin_move(Tier::FAST, &budget) else { panic!("the budget has room") };
+        let MoveStart::Go(ticket) = unit.begin_move(Tier::FAST, &budget, 0) else { panic!("the budget has room") };
         assert_eq!(budget.used(), 8192);
         std::thread::scope(|scope| {
             let death = scope.spawn(|| unit.leave(&budget));
@@ -352,12 +353,16 @@ mod tests {
         unit.enter(&budget, &pages);
         unit.desire(Tier::FAST);
         unit.desire(Tier::SLOW);
-        assert_eq!(unit.begin_move(Tier::FAST, &budget), MoveStart::Needless);
+        assert_eq!(unit.begin_move(Tier::FAST, &budget, 0), MoveStart::Needless);
         unit.leave(&budget);
         unit.drained();
         unit.desire(Tier::FAST);
         unit.enter(&budget, &pages);
-        assert_eq!(unit.begin_move(Tier::FAST, &budget), MoveStart::Needless, "a wish ends with the life it was for");
+        assert_eq!(
+            unit.begin_move(Tier::FAST, &budget, 0),
+            MoveStart::Needless,
+            "a wish ends with the life it was for"
+        );
     }
 
     #[test]
@@ -377,7 +382,7 @@ mod tests {
                         } else {
                             let to = if thread == 1 { Tier::SLOW } else { Tier::FAST };
                             unit.desire(to);
-                            if let MoveStart::Go(ticket) = unit.begin_move(to, budget) {
+                            if let MoveStart::Go(ticket) = unit.begin_move(to, budget, 0) {
                                 unit.end_move(ticket, to, true, budget, pages);
                             }
                         }

@@ -162,11 +162,14 @@ impl Managed {
             let unit = Arc::clone(&self.arena.units()[m.unit as usize]);
             Job { unit, arena: Arc::clone(&self.arena), to: m.to, due }
         });
+        let interval = plan.intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer);
+        if let Some(interval) = interval {
+            // Before the moves, which find less room when the pool may hold more.
+            self.arena.expect_pool(interval.pool_bytes);
+        }
         mover.advance(now, jobs);
         memory.tiers.boundary();
-        let Some(interval) = plan.intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer) else {
-            return;
-        };
+        let Some(interval) = interval else { return };
         if interval.first_layer == layer {
             let late = mover.outstanding(now);
             self.note_late(late.promotions);

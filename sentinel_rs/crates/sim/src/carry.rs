@@ -204,6 +204,9 @@ impl Carrier {
     fn enter_layer(&mut self, world: &mut World, absolute: u64) {
         let layers = self.layers();
         let layer = u32::try_from(absolute % layers).unwrap_or(u32::MAX);
+        if let Some(interval) = self.interval(layer) {
+            self.arena.expect_pool(interval.pool_bytes);
+        }
         let job = |unit: u32, to: Tier, due: u64, len_bytes: u64| {
             let from = if to == Tier::FAST { Tier::SLOW } else { Tier::FAST };
             Job { thing: unit, life: 0, len_bytes, from, to, due }
@@ -239,9 +242,12 @@ impl Carrier {
         false
     }
 
+    fn interval(&self, layer: u32) -> Option<&plan::Interval> {
+        self.arena.plan().intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer)
+    }
+
     fn size_pool(&self, layer: u32) {
-        let intervals = &self.arena.plan().intervals;
-        if let Some(interval) = intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer) {
+        if let Some(interval) = self.interval(layer) {
             self.arena.size_pool(interval.pool_bytes, self.ground());
         }
     }
@@ -318,12 +324,7 @@ impl Policy for Carrier {
 
     fn start(&mut self, world: &mut World, job: &Job) -> Result<Start, SimError> {
         let unit = &self.arena.units()[job.thing as usize];
-        let mut start = unit.begin_move(job.to, &self.budget);
-        if start == MoveStart::NoRoom {
-            self.arena.make_room(unit.len_bytes(), self.ground());
-            start = unit.begin_move(job.to, &self.budget);
-        }
-        let start = match start {
+        let start = match self.arena.begin_move(unit, job.to, self.ground()) {
             MoveStart::Needless => Start::Drop,
             // What has no deadline lets others pass.
             MoveStart::NoRoom if job.due == NO_DEADLINE && world.pending(true).any(|j| j.due != NO_DEADLINE) => {

@@ -67,16 +67,9 @@ impl Worker<'_> {
         }
     }
 
-    /// Asks the unit to move; where that needs room, the pool may have some.
+    /// Asks the unit to move.
     fn begin(&self, job: &Job) -> MoveStart {
-        let budget = &self.memory.budget;
-        match job.unit.begin_move(job.to, budget) {
-            MoveStart::NoRoom => {
-                self.memory.on_ground(|ground| job.arena.make_room(job.unit.len_bytes(), ground));
-                job.unit.begin_move(job.to, budget)
-            }
-            start => start,
-        }
+        self.memory.on_ground(|ground| job.arena.begin_move(&job.unit, job.to, ground))
     }
 
     fn travel(&self, job: Job, ticket: MoveTicket) {
