@@ -231,7 +231,9 @@ impl Runtime {
             return None;
         }
         let own = current::get();
-        if own.step_tag == 0 {
+        // Small blocks have no slots: only a profiled step looks at them.
+        let unseen = size_bytes < SLOT_MIN_BYTES && !self.profiles.load(Ordering::Relaxed);
+        if own.step_tag == 0 || unseen {
             return self.alloc_unplanned(align_bytes, size_bytes);
         }
         let guard = self.active.load();

@@ -95,8 +95,12 @@ impl Mover {
             self.way(job.to).direction.queue().put(job);
         }
         for way in [&self.demotions, &self.promotions] {
-            way.direction.queue().layer = layer;
-            way.direction.changed.notify_all();
+            let mut queue = way.direction.queue();
+            queue.layer = layer;
+            // Waking a thread that has nothing to do costs more than all else here.
+            if !queue.is_idle() {
+                way.direction.changed.notify_all();
+            }
         }
     }
 
