@@ -13,7 +13,7 @@ mod tests;
 
 pub use fold::{fold, live_bytes, peak_bytes, FoldError, STEP_BYTES_MAX, TOUCHED_BYTES_MAX};
 pub use layers::infer_layers;
-pub use scale::{scale, Recorded, ScaleError};
+pub use scale::{scale, Recorded, ScaleError, SCALED_EVENTS_MAX};
 
 /// Largest temporary of a scratch kernel that is left to the heap of small blocks.
 ///

@@ -30,6 +30,9 @@ pub struct Recorded<'a> {
     pub batch: u32,
 }
 
+/// Most buffers and accesses of a scaled step, counted together: about a gigabyte of memory on the way to the file.
+pub const SCALED_EVENTS_MAX: u64 = 10_000_000;
+
 /// Why two steps say nothing about a third.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScaleError {
@@ -38,6 +41,17 @@ pub enum ScaleError {
     EmptyBatch {
         /// Which batch.
         field: &'static str,
+    },
+    /// The batch makes a step of too many buffers and accesses.
+    #[error(
+        "batch = {batch}: its step would have {events} buffers and accesses, accepted are batches whose step has at most {}",
+        SCALED_EVENTS_MAX
+    )]
+    TooLarge {
+        /// The batch that was wanted.
+        batch: u32,
+        /// Buffers and accesses of its step.
+        events: u64,
     },
     /// Both steps have the same batch.
     #[error("both steps have a batch of {batch}: two different ones are needed to tell what grows with it")]
@@ -92,8 +106,9 @@ impl ScaleError {
 /// The step that a batch of `batch` examples would make, from two recorded steps of one graph.
 ///
 /// # Errors
-/// When a batch is 0, when both are the same, when a step is malformed or so large that its scaled form is, and when
-/// the steps differ in threads, TensorFlow's version, source of layers or graph.
+/// When a batch is 0, when both are the same, when a step is malformed or so large that its scaled form is, when the scaled
+/// step has more than [`SCALED_EVENTS_MAX`] buffers and accesses, and when the steps differ in threads, TensorFlow's version,
+/// source of layers or graph.
 pub fn scale(first: Recorded, second: Recorded, batch: u32) -> Result<StepTrace, ScaleError> {
     for (field, value) in [("first batch", first.batch), ("second batch", second.batch), ("batch", batch)] {
         if value == 0 {
@@ -110,7 +125,8 @@ pub fn scale(first: Recorded, second: Recorded, batch: u32) -> Result<StepTrace,
     let (base, other) = if near_first { (first, second) } else { (second, first) };
     let pairs = Pairs::of(base.step, other.step).map_err(|error| if near_first { error } else { error.swapped() })?;
     let line = Line::new(base.batch.min(other.batch), base.batch.max(other.batch), batch);
-    let scaling = Scaling { base: base.step, other: other.step, pairs, line, base_is_low: base.batch < other.batch };
+    let base_is_low = base.batch < other.batch;
+    let scaling = Scaling { base: base.step, other: other.step, pairs, line, batch, base_is_low };
     let scaled = scaling.step().map_err(|error| if near_first { error } else { error.swapped() })?;
     check_rules("scaled", &scaled)?;
     Ok(scaled)
@@ -147,7 +163,15 @@ struct Scaling<'a> {
     other: &'a StepTrace,
     pairs: Pairs,
     line: Line,
+    batch: u32,
     base_is_low: bool,
+}
+
+/// What becomes of a temporary, and of its uses.
+struct Temporary {
+    fate: Fate,
+    /// Accesses of each that is like it.
+    accesses: u64,
 }
 
 impl Scaling<'_> {
@@ -162,7 +186,7 @@ impl Scaling<'_> {
 
     fn step(&self) -> Result<StepTrace, ScaleError> {
         let traffic = traffic::fitted(self.base, self.other, &self.pairs, |base, other| self.fit(base, other))?;
-        Ok(StepTrace { ops: self.ops(), buffers: self.buffers(&traffic), counts: None, ..self.base.clone() })
+        Ok(StepTrace { ops: self.ops(), buffers: self.buffers(&traffic)?, counts: None, ..self.base.clone() })
     }
 
     /// The base's operations with fitted durations. The pauses between them stay: they are the executor's.
@@ -194,45 +218,53 @@ impl Scaling<'_> {
         ops
     }
 
-    fn buffers(&self, traffic: &[Vec<u64>]) -> Vec<Buffer> {
-        let fates = self.temporaries();
-        let mut buffers = Vec::with_capacity(self.base.buffers.len());
+    fn buffers(&self, traffic: &[Vec<u64>]) -> Result<Vec<Buffer>, ScaleError> {
+        let temporaries = self.temporaries();
+        let events = |(index, buffer): (usize, &Buffer)| match temporaries.get(&index) {
+            Some(Temporary { fate, accesses }) => fate.count.saturating_mul(accesses.saturating_add(1)),
+            None => 1 + buffer.accesses.len() as u64,
+        };
+        let events = self.base.buffers.iter().enumerate().map(events).fold(0, u64::saturating_add);
+        if events > SCALED_EVENTS_MAX {
+            return Err(ScaleError::TooLarge { batch: self.batch, events });
+        }
+        let mut buffers = Vec::new();
         for (index, buffer) in self.base.buffers.iter().enumerate() {
-            match fates.get(&index) {
-                Some((Fate { kept, added }, more)) => {
-                    let sizes = kept.iter().chain(added);
-                    buffers.extend(sizes.map(|&size_bytes| relived(&resized(buffer, size_bytes), *more)));
-                }
+            match temporaries.get(&index) {
+                Some(temporary) => buffers.extend((0..temporary.fate.count).map(|_| resized(buffer, temporary))),
                 None => buffers.push(self.lasting(index, &traffic[index])),
             }
         }
         number(&mut buffers, &self.base.ops);
-        buffers
+        Ok(buffers)
     }
 
-    /// What becomes of each temporary, by buffer index of the base, and how many times as often it is used: temporaries that
-    /// follow each other are one buffer, and there may be one per image. What all of an operation's read and write is fitted.
-    fn temporaries(&self) -> HashMap<usize, (Fate, f64)> {
+    /// What becomes of each temporary, by buffer index of the base. Temporaries that follow each other are one buffer, and there may
+    /// be one per image: what all of an operation's read and write is fitted, and tells how often each is used.
+    fn temporaries(&self) -> HashMap<usize, Temporary> {
         let (ours, mut theirs) = (temporaries_by_op(self.base), temporaries_by_op(self.other));
         let sizes = |step: &StepTrace, all: &[usize]| -> Vec<u64> {
             all.iter().map(|&buffer| step.buffers[buffer].size_bytes).collect()
         };
-        let mut fates = HashMap::new();
+        let mut all = HashMap::new();
         for (op, indices) in ours {
             let found = theirs.remove(&self.pairs.ops[op as usize]).unwrap_or_default();
             let (base, other) = (sizes(self.base, &indices), sizes(self.other, &found));
-            let own = temporaries::fit(&base, &other, |a, b| self.fit(a, b));
+            let fates = temporaries::fit(&base, &other, |a, b| self.fit(a, b));
             let plain = |(&index, fate): (&usize, &Fate)| {
                 let uses = self.base.buffers[index].accesses.len() as u64;
-                fate.kept.iter().chain(&fate.added).map(|size| size.saturating_mul(uses)).sum::<u64>()
+                fate.size_bytes.saturating_mul(uses).saturating_mul(fate.count)
             };
-            let plain: u64 = indices.iter().zip(&own).map(plain).sum();
+            let plain = indices.iter().zip(&fates).map(plain).fold(0, u64::saturating_add);
             let wanted = self.fit(traffic_of(self.base, &indices), traffic_of(self.other, &found));
             #[allow(clippy::cast_precision_loss)] // a ratio
             let more = if plain > 0 { wanted as f64 / plain as f64 } else { 1.0 };
-            fates.extend(indices.into_iter().zip(own.into_iter().map(|fate| (fate, more))));
+            all.extend(indices.into_iter().zip(fates).map(|(index, fate)| {
+                let recorded = self.base.buffers[index].accesses.len() as u64;
+                (index, Temporary { fate, accesses: accesses_for(recorded, more) })
+            }));
         }
-        fates
+        all
     }
 
     /// A buffer that is no temporary, with the fitted bytes of its accesses.
@@ -268,13 +300,15 @@ fn traffic_of(step: &StepTrace, buffers: &[usize]) -> u64 {
     accesses.fold(0, |sum, access| sum.saturating_add(access.bytes))
 }
 
-/// A temporary that is used `more` times as often, at least once; uses come in pairs of a write and a read.
-fn relived(buffer: &Buffer, more: f64) -> Buffer {
-    let Some(&first) = buffer.accesses.first() else { return buffer.clone() };
+/// Accesses of a temporary that is used `more` times as often as its `recorded` ones say, at least once; uses come in pairs of
+/// a write and a read.
+fn accesses_for(recorded: u64, more: f64) -> u64 {
+    if recorded == 0 {
+        return 0;
+    }
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
-    let lives = (((buffer.accesses.len() / 2) as f64 * more).round() as usize).max(1);
-    let pair = [true, false].map(|write| Access { write, ..first });
-    Buffer { accesses: pair.iter().copied().cycle().take(2 * lives).collect(), ..buffer.clone() }
+    let lives = ((recorded / 2) as f64 * more).round() as u64;
+    lives.max(1).saturating_mul(2)
 }
 
 /// `part` of `whole` bytes, in the same share of `new_whole` bytes.
@@ -283,10 +317,14 @@ fn share(part: u64, whole: u64, new_whole: u64) -> u64 {
     u64::try_from(exact).unwrap_or(u64::MAX)
 }
 
-/// A temporary of another size, used in the same way.
-fn resized(buffer: &Buffer, size_bytes: u64) -> Buffer {
-    let accesses = buffer.accesses.iter();
-    let accesses = accesses.map(|a| Access { bytes: share(a.bytes, buffer.size_bytes, size_bytes), ..*a }).collect();
+/// A temporary of another size, written and read in turn.
+fn resized(buffer: &Buffer, temporary: &Temporary) -> Buffer {
+    let size_bytes = temporary.fate.size_bytes;
+    let accesses = buffer.accesses.first().map_or_else(Vec::new, |first| {
+        let bytes = share(first.bytes, buffer.size_bytes, size_bytes);
+        let of = |nth: u64| Access { write: nth % 2 == 0, bytes, ..*first };
+        (0..temporary.accesses).map(of).collect()
+    });
     Buffer { size_bytes, accesses, ..buffer.clone() }
 }
 

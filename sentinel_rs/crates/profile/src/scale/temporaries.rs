@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 /// What becomes of one temporary of the base.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fate {
-    /// Its size in bytes for the wanted batch; `None` when that many are not needed.
-    pub(super) kept: Option<u64>,
-    /// Sizes of further ones that are like it and come after it.
-    pub(super) added: Vec<u64>,
+    /// Its size in bytes for the wanted batch.
+    pub(super) size_bytes: u64,
+    /// How many like it there are: 1 unless their number was fitted, 0 when it is one too many. A number, and not a list of them,
+    /// because a batch may ask for more than memory holds.
+    pub(super) count: u64,
 }
 
 /// Fits the temporaries of one operation: `base` and `other` are their sizes in bytes in the two steps, in the order of
@@ -20,7 +21,7 @@ pub(super) struct Fate {
 /// As many in both steps: the smallest is fitted with the smallest, and so on. Else, of each size that both have, the
 /// number is fitted. What is left is paired by size when it is as many in both, and otherwise stays as recorded.
 pub(super) fn fit(base: &[u64], other: &[u64], fit: impl Fn(u64, u64) -> u64) -> Vec<Fate> {
-    let mut result = base.iter().map(|&size| Fate { kept: Some(size), added: Vec::new() }).collect::<Vec<_>>();
+    let mut result = base.iter().map(|&size_bytes| Fate { size_bytes, count: 1 }).collect::<Vec<_>>();
     if base.len() == other.len() {
         pair_by_size(&positions(base, |_| true), &sizes(other, |_| true), &fit, &mut result);
         return result;
@@ -28,13 +29,11 @@ pub(super) fn fit(base: &[u64], other: &[u64], fit: impl Fn(u64, u64) -> u64) ->
     let (ours, theirs) = (by_size(base), by_size(other));
     let shared = |size: u64| ours.contains_key(&size) && theirs.contains_key(&size);
     for (&size, places) in ours.iter().filter(|(&size, _)| shared(size)) {
-        let wanted = usize::try_from(fit(places.len() as u64, theirs[&size].len() as u64)).unwrap_or(usize::MAX);
-        for &place in places.iter().skip(wanted) {
-            result[place].kept = None;
-        }
-        let more = wanted.saturating_sub(places.len());
-        if let (Some(&last), true) = (places.last(), more > 0) {
-            result[last].added = vec![size; more];
+        let mut left = fit(places.len() as u64, theirs[&size].len() as u64);
+        for (place, after) in places.iter().zip((0..places.len()).rev()) {
+            // Further ones come after the last.
+            result[*place].count = if after == 0 { left } else { left.min(1) };
+            left -= result[*place].count;
         }
     }
     let (ours, theirs) = (positions(base, |size| !shared(size)), sizes(other, |size| !shared(size)));
@@ -66,7 +65,7 @@ fn by_size(all: &[u64]) -> BTreeMap<u64, Vec<usize>> {
 
 fn pair_by_size(ours: &[(u64, usize)], theirs: &[u64], fit: &impl Fn(u64, u64) -> u64, fates: &mut [Fate]) {
     for (&(our_size, place), &their_size) in ours.iter().zip(theirs) {
-        fates[place].kept = Some(fit(our_size, their_size));
+        fates[place].size_bytes = fit(our_size, their_size);
     }
 }
 
@@ -78,38 +77,45 @@ mod tests {
         base + (base - other)
     }
 
-    fn kept(fates: &[Fate]) -> Vec<Option<u64>> {
-        fates.iter().map(|fate| fate.kept).collect()
+    fn sizes(fates: &[Fate]) -> Vec<u64> {
+        fates.iter().map(|fate| fate.size_bytes).collect()
     }
 
-    fn added(fates: &[Fate]) -> Vec<Vec<u64>> {
-        fates.iter().map(|fate| fate.added.clone()).collect()
+    fn counts(fates: &[Fate]) -> Vec<u64> {
+        fates.iter().map(|fate| fate.count).collect()
     }
 
     #[test]
     fn as_many_are_paired_by_size_whatever_their_order() {
         let result = fit(&[40, 10, 20], &[15, 10, 30], double);
-        assert_eq!(kept(&result), [Some(50), Some(10), Some(25)]);
-        assert!(added(&result).concat().is_empty());
+        assert_eq!(sizes(&result), [50, 10, 25]);
+        assert_eq!(counts(&result), [1; 3]);
     }
 
     #[test]
     fn one_per_image_grows_in_number_and_the_rest_in_size() {
         let result = fit(&[7, 100, 7, 7, 7], &[7, 60, 7], double);
-        assert_eq!(kept(&result), [Some(7), Some(140), Some(7), Some(7), Some(7)]);
-        assert_eq!(added(&result), [vec![], vec![], vec![], vec![], vec![7, 7]]);
+        assert_eq!(sizes(&result), [7, 140, 7, 7, 7]);
+        assert_eq!(counts(&result), [1, 1, 1, 1, 3]);
     }
 
     #[test]
     fn one_per_image_shrinks_in_number() {
         let result = fit(&[7, 7, 7, 7], &[7; 7], |base, other| base.min(other) / 2);
-        assert_eq!(kept(&result), [Some(7), Some(7), None, None]);
-        assert!(added(&result).concat().is_empty());
+        assert_eq!(sizes(&result), [7; 4]);
+        assert_eq!(counts(&result), [1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn more_than_memory_holds_is_a_number_like_any_other() {
+        let result = fit(&[7, 7], &[7], |_, _| u64::MAX);
+        assert_eq!(counts(&result), [1, u64::MAX - 1]);
     }
 
     #[test]
     fn what_cannot_be_paired_stays() {
         let result = fit(&[7, 11, 12], &[7, 13], double);
-        assert_eq!(kept(&result), [Some(7), Some(11), Some(12)]);
+        assert_eq!(sizes(&result), [7, 11, 12]);
+        assert_eq!(counts(&result), [1; 3]);
     }
 }

@@ -217,8 +217,34 @@ fn a_step_too_large_for_a_trace_is_refused() {
         step.buffers[1].size_bytes = size_bytes;
         step
     };
-    let result = scale(recorded(&grown(1 << 50), 4), recorded(&grown(1 << 51), 8), u32::MAX);
+    let result = scale(recorded(&grown(1 << 50), 4), recorded(&grown(1 << 51), 8), 100_000);
     assert!(matches!(result, Err(ScaleError::Malformed { which: "scaled", .. })), "{result:?}");
+}
+
+#[test]
+fn a_batch_of_more_temporaries_than_memory_holds_is_refused_before_they_are_made() {
+    let (small, large) = (step(4), step(8));
+    let said = |batch| scale(recorded(&small, 4), recorded(&large, 8), batch).unwrap_err().to_string();
+    // One per example, and 13 buffers and accesses that are there for every batch.
+    let events = u64::from(u32::MAX) + 13;
+    let expected = format!(
+        "batch = 4294967295: its step would have {events} buffers and accesses, \
+         accepted are batches whose step has at most 10000000"
+    );
+    assert_eq!(said(u32::MAX), expected);
+    assert!(said(9_999_988).starts_with("batch = 9999988: its step would have 10000001 "));
+    // Accesses count as well: the temporary of `conv` is written and read more often with every example.
+    let reused = |batch: u32| {
+        let mut step = step(batch);
+        let of = |nth: u32| Access { op: 0, write: nth % 2 == 0, bytes: 1000 };
+        step.buffers[3].size_bytes = 50_000;
+        step.buffers[3].accesses = (0..2 * batch).map(of).collect();
+        step.buffers.retain(|buffer| buffer.size_bytes != 8192);
+        super::number(&mut step.buffers, &step.ops);
+        step
+    };
+    let result = scale(recorded(&reused(4), 4), recorded(&reused(8), 8), u32::MAX);
+    assert!(matches!(result, Err(ScaleError::TooLarge { events, .. }) if events > 10_000_000), "{result:?}");
 }
 
 proptest! {
