@@ -28,7 +28,7 @@ pub use gap::{
     PLANS_MAX,
 };
 pub use hpca21::hpca21;
-pub use machine::{Machine, MachineError, TierSpec};
+pub use machine::{in_range, Machine, MachineError, TierSpec, GBPS_RANGE};
 pub use pack::{load_bytes, pack, pack_ceil, pack_lifetimes, Effort, Item, Packing, PACK_ALIGN_BYTES};
 pub use plan::{ArenaUse, Interval, Move, Place, Plan, PlanError, PoolRule, Slot, Unit, UnitHome};
 pub use random::SplitMix;

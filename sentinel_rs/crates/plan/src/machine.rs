@@ -1,6 +1,7 @@
 //! Machine profiles: what each tier's memory costs and how fast pages move between tiers.
 
 use serde::Deserialize;
+use std::ops::RangeInclusive;
 use trace::Tier;
 
 /// Bytes of a cache line, the unit in which a processor waits for memory.
@@ -14,6 +15,29 @@ const BUILT_IN: [(&str, &str); 5] = [
     ("swap-nvme", include_str!("../machines/swap-nvme.toml")),
     ("hbm-ddr-cxl", include_str!("../machines/hbm-ddr-cxl.toml")),
 ];
+
+/// Bandwidths that a machine may have, of its tiers and of its migration, in 10^9 bytes per second: from a slow network drive's
+/// to a thousand times that of stacked memory. Beyond, sums of times would no longer be exact.
+pub const GBPS_RANGE: RangeInclusive<f64> = 1e-4..=1e6;
+
+/// Latencies of one access in nanoseconds: from less than a cycle's to a second.
+const LATENCY_NS_RANGE: RangeInclusive<f64> = 0.1..=1e9;
+
+/// Bytes that one access may bring: up to a huge page of the largest kind.
+const ACCESS_BYTES_RANGE: RangeInclusive<f64> = 1.0..=1_073_741_824.0;
+
+/// Accesses that one thread may keep in flight.
+const IN_FLIGHT_RANGE: RangeInclusive<f64> = 0.1..=1e4;
+
+/// Threads that a machine may give an op.
+const THREADS_RANGE: RangeInclusive<u32> = 1..=65_536;
+
+/// Numbers of tiers that a machine may have.
+const TIERS_RANGE: RangeInclusive<usize> = 2..=8;
+
+/// A lower tier that is better than the one above it by more than this in some respect, and no worse in any, is in the wrong
+/// place. Measurements of equal memory differ by less.
+const MISPLACED: f64 = 1.1;
 
 /// A machine's memory.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -52,6 +76,16 @@ pub struct TierSpec {
     /// Accesses that one thread keeps in flight; `None` for the machine's `lines_in_flight_per_thread`.
     #[serde(default)]
     pub in_flight_per_thread: Option<f64>,
+}
+
+impl TierSpec {
+    /// Whether this tier is faster than `above` in every respect. One that has the lower latency and the lower bandwidth, as DDR
+    /// has beside stacked memory, is not.
+    fn belongs_above(&self, above: &TierSpec) -> bool {
+        let better =
+            [self.read_gbps / above.read_gbps, self.write_gbps / above.write_gbps, above.latency_ns / self.latency_ns];
+        better.iter().all(|&times| times >= 1.0) && better.iter().any(|&times| times > MISPLACED)
+    }
 }
 
 fn line_bytes() -> f64 {
@@ -95,8 +129,20 @@ pub enum MachineError {
         /// What it says.
         value: String,
         /// What it may say.
-        accepted: &'static str,
+        accepted: String,
     },
+}
+
+/// `number` when it is in the range, otherwise what is accepted.
+///
+/// # Errors
+/// When the number is outside, or none.
+pub fn in_range(number: f64, range: &RangeInclusive<f64>) -> Result<f64, String> {
+    if range.contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("accepted is {} to {}", range.start(), range.end()))
+    }
 }
 
 impl Machine {
@@ -127,8 +173,8 @@ impl Machine {
     /// A profile from the text of a file; `source_name` is for messages.
     ///
     /// # Errors
-    /// When the text is no TOML, a field is missing or unknown, a number is not above zero and finite, or there are
-    /// fewer than two tiers.
+    /// When the text is no TOML, a field is missing or unknown, a number is one that no machine has, or tiers are too few, too
+    /// many or not in their order; the message names the field, what it says and what is accepted.
     pub fn parse(source_name: &str, text: &str) -> Result<Machine, MachineError> {
         let machine: Machine = toml::from_str(text)
             .map_err(|e| MachineError::Malformed { source_name: source_name.to_string(), reason: e.to_string() })?;
@@ -137,32 +183,62 @@ impl Machine {
     }
 
     fn validate(&self, source_name: &str) -> Result<(), MachineError> {
-        let invalid = |field: String, value: String, accepted: &'static str| MachineError::Invalid {
+        let invalid = |field: String, value: String, accepted: String| MachineError::Invalid {
             source_name: source_name.to_string(),
             field,
             value,
             accepted,
         };
-        if self.tiers.len() < 2 {
-            return Err(invalid("tiers".into(), self.tiers.len().to_string(), "two or more, the fastest first"));
+        if !TIERS_RANGE.contains(&self.tiers.len()) {
+            let (count, least, most) = (self.tiers.len(), TIERS_RANGE.start(), TIERS_RANGE.end());
+            return Err(invalid(
+                "tiers".into(),
+                count.to_string(),
+                format!("{least} to {most} of them, the fastest first"),
+            ));
         }
-        let mut numbers = vec![
-            ("promote_gbps".to_string(), self.promote_gbps),
-            ("demote_gbps".to_string(), self.demote_gbps),
-            ("lines_in_flight_per_thread".to_string(), self.lines_in_flight_per_thread),
-        ];
-        for (rank, tier) in self.tiers.iter().enumerate() {
-            numbers.push((format!("tiers[{rank}].read_gbps"), tier.read_gbps));
-            numbers.push((format!("tiers[{rank}].write_gbps"), tier.write_gbps));
-            numbers.push((format!("tiers[{rank}].latency_ns"), tier.latency_ns));
-            numbers.push((format!("tiers[{rank}].access_bytes"), tier.access_bytes));
-            let in_flight = tier.in_flight_per_thread.unwrap_or(self.lines_in_flight_per_thread);
-            numbers.push((format!("tiers[{rank}].in_flight_per_thread"), in_flight));
+        if let Some(threads) = self.threads.filter(|threads| !THREADS_RANGE.contains(threads)) {
+            let accepted = format!("{} to {}", THREADS_RANGE.start(), THREADS_RANGE.end());
+            return Err(invalid("threads".into(), threads.to_string(), accepted));
         }
-        match numbers.into_iter().find(|&(_, number)| !(number.is_finite() && number > 0.0)) {
-            Some((field, number)) => Err(invalid(field, number.to_string(), "a finite number above 0")),
+        for (field, number, range) in self.numbers() {
+            if in_range(number, &range).is_err() {
+                return Err(invalid(field, number.to_string(), format!("{} to {}", range.start(), range.end())));
+            }
+        }
+        match (1..self.tiers.len()).find(|&rank| self.tiers[rank].belongs_above(&self.tiers[rank - 1])) {
+            Some(rank) => {
+                let (below, above) = (&self.tiers[rank], &self.tiers[rank - 1]);
+                let accepted = format!(
+                    "a tier that is worse than tiers[{}] ({}) in read_gbps, write_gbps or latency_ns: the fastest comes first",
+                    rank - 1,
+                    above.name
+                );
+                Err(invalid(format!("tiers[{rank}]"), below.name.clone(), accepted))
+            }
             None => Ok(()),
         }
+    }
+
+    /// Every number with its name and what it may be.
+    fn numbers(&self) -> Vec<(String, f64, RangeInclusive<f64>)> {
+        let mut numbers = vec![
+            ("promote_gbps".to_string(), self.promote_gbps, GBPS_RANGE),
+            ("demote_gbps".to_string(), self.demote_gbps, GBPS_RANGE),
+            ("lines_in_flight_per_thread".to_string(), self.lines_in_flight_per_thread, IN_FLIGHT_RANGE),
+        ];
+        for (rank, tier) in self.tiers.iter().enumerate() {
+            let in_flight = tier.in_flight_per_thread.unwrap_or(self.lines_in_flight_per_thread);
+            let of_tier = [
+                ("read_gbps", tier.read_gbps, GBPS_RANGE),
+                ("write_gbps", tier.write_gbps, GBPS_RANGE),
+                ("latency_ns", tier.latency_ns, LATENCY_NS_RANGE),
+                ("access_bytes", tier.access_bytes, ACCESS_BYTES_RANGE),
+                ("in_flight_per_thread", in_flight, IN_FLIGHT_RANGE),
+            ];
+            numbers.extend(of_tier.map(|(field, number, range)| (format!("tiers[{rank}].{field}"), number, range)));
+        }
+        numbers
     }
 
     /// True when a tier is reached by page faults, for each of which a thread stops until the page is there.
@@ -225,10 +301,55 @@ mod tests {
     #[test]
     fn numbers_that_no_machine_has_are_refused_by_field() {
         let message = broken("promote_gbps = 2.15", "promote_gbps = 0.0");
-        assert!(message.contains("test.toml: promote_gbps = 0, accepted is a finite number above 0"), "{message}");
+        assert!(message.contains("test.toml: promote_gbps = 0, accepted is 0.0001 to 1000000"), "{message}");
         assert!(broken("latency_ns = 339.0", "latency_ns = inf").contains("tiers[1].latency_ns = inf"));
         assert!(broken("read_gbps = 116.0", "read_gbps = -1.0").contains("tiers[0].read_gbps = -1"));
         assert!(broken("lines_in_flight_per_thread = 10.0", "lines_in_flight_per_thread = nan").contains("NaN"));
+        for huge_or_tiny in ["1e-300", "1e308", "5e-5", "1.1e6"] {
+            let message = broken("promote_gbps = 2.15", &format!("promote_gbps = {huge_or_tiny}"));
+            assert!(message.contains(": promote_gbps = ") && message.contains("accepted is 0.0001 to"), "{message}");
+        }
+        assert!(broken("latency_ns = 339.0", "latency_ns = 1e-300").contains("tiers[1].latency_ns = "));
+        let message = broken("threads = 24", "threads = 0");
+        assert!(message.ends_with("threads = 0, accepted is 1 to 65536"), "{message}");
+    }
+
+    /// The text of optane's profile with other tiers.
+    fn with_tiers(tiers: &[(f64, f64, f64)]) -> String {
+        let head = &BUILT_IN[0].1[..BUILT_IN[0].1.find("[[tiers]]").unwrap()];
+        let of = |&(read, write, latency): &(f64, f64, f64)| {
+            format!(
+                "[[tiers]]\nname = \"r{read}\"\nread_gbps = {read:?}\nwrite_gbps = {write:?}\nlatency_ns = {latency:?}\n"
+            )
+        };
+        std::iter::once(head.to_owned()).chain(tiers.iter().map(of)).collect()
+    }
+
+    #[test]
+    fn tiers_in_the_wrong_order_are_refused_and_trade_offs_and_noise_are_not() {
+        let parse = |tiers: &[(f64, f64, f64)]| Machine::parse("t.toml", &with_tiers(tiers));
+        let message = parse(&[(40.0, 13.0, 339.0), (116.0, 85.0, 107.0)]).unwrap_err().to_string();
+        let expected = "t.toml: tiers[1] = r116, accepted is a tier that is worse than tiers[0] (r40) in read_gbps, write_gbps or \
+                        latency_ns: the fastest comes first";
+        assert!(message.contains(expected), "{message}");
+        let third = parse(&[(100.0, 100.0, 100.0), (10.0, 10.0, 300.0), (50.0, 50.0, 300.0)]).unwrap_err().to_string();
+        assert!(third.contains("tiers[2] = r50"), "{third}");
+        // Stacked memory beside DDR, and the same memory measured twice.
+        for fine in [[(330.0, 330.0, 154.0), (77.0, 77.0, 130.0)], [(30.0, 15.0, 120.0), (31.0, 15.2, 118.0)]] {
+            assert!(parse(&fine).is_ok(), "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn more_tiers_than_a_machine_has_are_refused() {
+        let descending: Vec<(f64, f64, f64)> = (0..302).map(|rank| (1e3 - f64::from(rank), 50.0, 100.0)).collect();
+        let parse = |count: usize| Machine::parse("t.toml", &with_tiers(&descending[..count]));
+        assert!(parse(8).is_ok());
+        for count in [1, 9, 302] {
+            let message = parse(count).unwrap_err().to_string();
+            let expected = format!("tiers = {count}, accepted is 2 to 8 of them, the fastest first");
+            assert!(message.contains(&expected), "{message}");
+        }
     }
 
     #[test]
@@ -238,7 +359,7 @@ mod tests {
         let text = BUILT_IN[0].1;
         let one_tier = &text[..text.rfind("[[tiers]]").unwrap()];
         let message = Machine::parse("one.toml", one_tier).unwrap_err().to_string();
-        assert!(message.contains("tiers = 1, accepted is two or more"), "{message}");
+        assert!(message.contains("tiers = 1, accepted is 2 to 8"), "{message}");
     }
 
     #[test]
