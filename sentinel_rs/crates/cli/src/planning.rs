@@ -1,4 +1,4 @@
-//! `sentinel plan`: what the published policy would do with a step.
+//! `sentinel plan`: what a policy that plans moves would do with a step.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use trace::Tier;
 
 use crate::amount::Bytes;
-use crate::table::{Align, Table};
+use crate::table::{printable, Align, Table};
 
 /// A plan summed up. The field names are the keys of the JSON object.
 #[derive(Serialize)]
@@ -17,6 +17,7 @@ pub struct Report {
     machine: String,
     peak_live_bytes: u64,
     fast_budget_bytes: u64,
+    /// Least fast bytes with which the policy keeps its promises; not what would be enough to be fastest.
     fast_needed_bytes: u64,
     /// Part of the budget left to allocations without a slot.
     unplanned_bytes: u64,
@@ -90,10 +91,10 @@ impl Report {
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Slots { pool, unit, heap_fast, heap_slow } = self.slots;
         let units = &self.units;
-        writeln!(out, "policy           {} for machine {}", self.policy, self.machine)?;
+        writeln!(out, "policy           {} for machine {}", self.policy, printable(&self.machine))?;
         writeln!(out, "peak live        {}", Bytes(self.peak_live_bytes))?;
         writeln!(out, "fast budget      {}", Bytes(self.fast_budget_bytes))?;
-        writeln!(out, "fast needed      {}{}", Bytes(self.fast_needed_bytes), self.shortage())?;
+        writeln!(out, "fast needed      {} at least{}", Bytes(self.fast_needed_bytes), self.shortage())?;
         writeln!(out, "without a slot   {}", Bytes(self.unplanned_bytes))?;
         writeln!(out, "short-lived pool {}", Bytes(self.pool_bytes))?;
         writeln!(out, "arena            {}", Bytes(self.arena_bytes))?;
@@ -115,6 +116,9 @@ impl Report {
 
     fn shortage(&self) -> String {
         match self.fast_needed_bytes.checked_sub(self.fast_budget_bytes) {
+            None | Some(0) if self.policy == Policy::Gap.name() => {
+                ": all else is fast as far as the budget goes".to_owned()
+            }
             None | Some(0) => String::new(),
             Some(missing) => format!(", {} more than the budget: the overflow lives in slow memory", Bytes(missing)),
         }

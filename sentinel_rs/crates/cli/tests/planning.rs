@@ -57,6 +57,17 @@ fn the_page_names_what_people_look_for() {
 }
 
 #[test]
+fn what_is_needed_does_not_read_like_what_is_enough() {
+    let file = file_with("plan_needed", &step());
+    let line = |policy: &str| {
+        let out = printed(&["plan", &file, "--policy", policy, "--fast", "13M"]);
+        out.lines().find(|line| line.starts_with("fast needed ")).unwrap().to_owned()
+    };
+    assert!(line("gap").ends_with(" at least: all else is fast as far as the budget goes"), "{}", line("gap"));
+    assert!(line("hpca21").ends_with(" at least"), "{}", line("hpca21"));
+}
+
+#[test]
 fn a_budget_below_the_need_is_said() {
     let file = file_with("plan_small", &step());
     let out = printed(&["plan", &file, "--policy", "hpca21", "--fast", "64K"]);

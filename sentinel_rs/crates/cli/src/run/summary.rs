@@ -89,7 +89,7 @@ fn fast_memory(one: &Handed) -> String {
     };
     let needed = match one.fast_bytes_needed {
         0 => String::new(),
-        needed => format!(", the plan could use {}", Bytes(needed)),
+        needed => format!(", the plan needs {} at least", Bytes(needed)),
     };
     format!("fast memory: {} in use at most; {peak}{needed}", Bytes(one.fast_bytes_peak))
 }
@@ -165,7 +165,7 @@ mod tests {
         let expected = [
             "was on: policy hpca21, fast memory 64.0 MiB, slow memory emulated:cxl",
             "steps: 28 followed a plan, of 40 (1 profiled by kernel:tlb_miss); 60 layers, inferred",
-            "fast memory: 60.0 MiB in use at most; a step's tensors take 320.0 MiB at their peak, the plan could use 80.0 MiB",
+            "fast memory: 60.0 MiB in use at most; a step's tensors take 320.0 MiB at their peak, the plan needs 80.0 MiB at least",
             "moved: 1.0 GiB to fast, 2.0 GiB to slow memory; 3 promotions dropped as late, waited 1.25 s for moves",
             "placed: 98.95% of planned allocations got their place; failed system calls: none",
         ];
