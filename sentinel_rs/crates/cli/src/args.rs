@@ -1,18 +1,25 @@
 //! Arguments in two stages: what was typed, and what it means.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use plan::{Machine, Policy};
+use plan::{in_range, Machine, Policy, GBPS_RANGE};
 use sim::MemoryTime;
 
 use crate::amount::Budget;
-use crate::bench::planning::{Case, BUFFERS_MIN};
+use crate::bench::planning::{Case, BUFFERS};
 use crate::doctor;
 use crate::run;
 use crate::simulate::{parse_budgets, parse_policies, Migration, Question};
+
+/// Migration speeds of `--mhat`: from none that a step notices to all that it could use.
+const M_HAT_RANGE: RangeInclusive<f64> = 1e-6..=1e6;
+
+/// Steps of `--step-seconds`: from a microsecond to eleven days.
+const STEP_SECONDS_RANGE: RangeInclusive<f64> = 1e-6..=1e6;
 
 /// What was typed.
 #[derive(Parser)]
@@ -42,7 +49,7 @@ enum TypedCommand {
         #[arg(long, value_name = "PROGRAM")]
         python: Option<PathBuf>,
     },
-    /// Read a trace of one training step
+    /// Read a trace of one training step, or make that of another batch
     #[command(arg_required_else_help = false)]
     Trace {
         #[command(subcommand)]
@@ -61,17 +68,17 @@ enum TypedCommand {
         #[command(flatten)]
         options: TypedSim,
     },
-    /// Print what the hpca21 policy would do with a traced step
+    /// Print what a policy would do with a traced step: what is where, and what moves when
     Plan {
         /// Trace file, as written for SENTINEL_TRACE
         file: PathBuf,
         /// Fast memory: a share of the step's peak such as 20%, or bytes such as 512M or 2G (powers of 1024)
         #[arg(long, value_name = "AMOUNT")]
         fast: String,
-        /// Policy: gap or hpca21
+        /// Policy that plans the moves: gap or hpca21
         #[arg(long, value_name = "NAME", default_value = Policy::DEFAULT.name())]
         policy: String,
-        /// Machine profile: a built-in name or the path of a .toml file
+        /// Machine profile: optane, cxl, hbm-ddr, swap-nvme, hbm-ddr-cxl or the path of a .toml file
         #[arg(long, value_name = "MACHINE", default_value = "optane")]
         machine: String,
         /// Print one JSON object
@@ -145,22 +152,24 @@ enum TypedTrace {
 
 #[derive(clap::Args)]
 struct TypedSim {
-    /// Policies separated by commas, or all
+    /// Policies separated by commas: fast_only, gap, gap_at_ops, hpca21, layer_prefetch, static_optimum, hotness, ial,
+    /// memory_mode, interleave, first_touch, slow_only; or all
     #[arg(long, value_name = "NAMES", default_value = "all")]
     policy: String,
-    /// Fast memory: amounts separated by commas, or a range of shares of the peak such as 5%..100%
+    /// Fast memory: amounts such as 20% or 512M separated by commas, or a range of shares of the peak such as 5%..100%, in
+    /// steps of five points
     #[arg(long, value_name = "AMOUNTS", default_value = "20%")]
     fast: String,
-    /// Machine profile: a built-in name or the path of a .toml file
+    /// Machine profile: optane, cxl, hbm-ddr, swap-nvme, hbm-ddr-cxl or the path of a .toml file
     #[arg(long, value_name = "MACHINE", default_value = "optane")]
     machine: String,
-    /// Migration speed: peaks that each direction can move in one all-fast step
+    /// Migration speed: peaks that each direction can move in one all-fast step, instead of what the machine profile says
     #[arg(long, value_name = "M", conflicts_with = "migration_gbps")]
     mhat: Option<f64>,
-    /// Migration speed in GB/s of the machine, instead of what its profile says
+    /// Migration speed of each direction in GB/s of the machine, instead of what its profile says
     #[arg(long, value_name = "X")]
     migration_gbps: Option<f64>,
-    /// Share of the all-fast step that is memory time, 0 to 1; 1 is the hardest case for placement
+    /// Share of the all-fast step that is memory time, 0 to 1; without it 1, the hardest case for placement
     #[arg(long, value_name = "S", conflicts_with = "slow_ratio")]
     memory_share: Option<f64>,
     /// Set the memory share so that slow-only is this many times slower than all-fast
@@ -169,10 +178,10 @@ struct TypedSim {
     /// Count memory time as the emulated slow tier of the live runtime does
     #[arg(long, conflicts_with_all = ["memory_share", "slow_ratio"])]
     emulated: bool,
-    /// Time of a step all fast, as measured in training: with it, predicts the step times of a live run
+    /// Seconds of a step all fast, as measured in training: with it, predicts the step times of a live run
     #[arg(long, value_name = "S", requires = "emulated", conflicts_with = "mhat")]
     step_seconds: Option<f64>,
-    /// Leave out the lower bound, which takes seconds for each budget
+    /// Leave out the bound on any policy's throughput, which takes seconds for each budget
     #[arg(long)]
     no_bound: bool,
     /// Print one JSON object
@@ -246,7 +255,7 @@ pub enum Command {
     BenchPlanning { buffers: Vec<u32> },
     /// Measure planning in this process.
     BenchPlanningCase(Case),
-    /// Plan with the published policy.
+    /// Plan.
     Plan { file: PathBuf, fast: Budget, policy: Policy, machine: Machine, json: bool },
 }
 
@@ -310,7 +319,9 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
             Command::BenchPlanningCase(planning_case(&case).map_err(|why| format!("--case = {case}: {why}"))?)
         }
         TypedCommand::Bench { command: TypedBench::Planning { buffers, case: None } } => {
-            buffers.iter().try_for_each(|&count| enough(count).map_err(|why| format!("--buffers = {count}: {why}")))?;
+            buffers
+                .iter()
+                .try_for_each(|&count| measurable(count).map_err(|why| format!("--buffers = {count}: {why}")))?;
             Command::BenchPlanning { buffers }
         }
         TypedCommand::Plan { file, fast, policy, machine, json } => Command::Plan {
@@ -331,13 +342,13 @@ fn planning_case(text: &str) -> Result<Case, String> {
     let (policy, buffers) = text.split_once(':').ok_or(accepted)?;
     let case =
         Case { policy: Policy::by_name(policy).ok_or(accepted)?, buffers: buffers.parse().map_err(|_| accepted)? };
-    enough(case.buffers)?;
+    measurable(case.buffers)?;
     Ok(case)
 }
 
-fn enough(buffers: u32) -> Result<(), String> {
-    if buffers < BUFFERS_MIN {
-        return Err(format!("accepted are numbers of at least {BUFFERS_MIN}"));
+fn measurable(buffers: u32) -> Result<(), String> {
+    if !BUFFERS.contains(&buffers) {
+        return Err(format!("accepted are numbers from {} to {}", BUFFERS.start(), BUFFERS.end()));
     }
     Ok(())
 }
@@ -349,17 +360,12 @@ fn two_batches(text: &str) -> Result<(u32, u32), String> {
 }
 
 fn question(typed: TypedSim) -> Result<Question, String> {
-    let above_zero = |name: &str, value: f64| {
-        let fine = value.is_finite() && value > 0.0;
-        if fine {
-            Ok(value)
-        } else {
-            Err(format!("{name} = {value}: accepted is a finite number above 0"))
-        }
+    let within = |name: &str, value: f64, range: RangeInclusive<f64>| {
+        in_range(value, &range).map_err(|accepted| format!("{name} = {value}: {accepted}"))
     };
     let migration = match (typed.mhat, typed.migration_gbps) {
-        (Some(m_hat), _) => Migration::MHat(above_zero("--mhat", m_hat)?),
-        (None, Some(gbps)) => Migration::Gbps(above_zero("--migration-gbps", gbps)?),
+        (Some(m_hat), _) => Migration::MHat(within("--mhat", m_hat, M_HAT_RANGE)?),
+        (None, Some(gbps)) => Migration::Gbps(within("--migration-gbps", gbps, GBPS_RANGE)?),
         (None, None) => Migration::AsMachine,
     };
     let memory = match (typed.memory_share, typed.slow_ratio) {
@@ -374,13 +380,14 @@ fn question(typed: TypedSim) -> Result<Question, String> {
         (None, None) if typed.emulated => MemoryTime::Emulated,
         (None, None) => MemoryTime::Share(1.0),
     };
+    let step_seconds = typed.step_seconds.map(|own| within("--step-seconds", own, STEP_SECONDS_RANGE)).transpose()?;
     Ok(Question {
         policies: parse_policies(&typed.policy).map_err(|why| format!("--policy = {}: {why}", typed.policy))?,
         budgets: parse_budgets(&typed.fast).map_err(|why| format!("--fast = {}: {why}", typed.fast))?,
         machine: Machine::by_name(&typed.machine).map_err(|e| format!("--machine = {}: {e}", typed.machine))?,
         migration,
         memory,
-        step_ns: typed.step_seconds.map(|own| above_zero("--step-seconds", own)).transpose()?.map(|own| own * 1e9),
+        step_ns: step_seconds.map(|seconds| seconds * 1e9),
         bound: !typed.no_bound,
     })
 }

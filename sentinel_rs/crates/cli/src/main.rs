@@ -10,6 +10,7 @@ mod bench;
 mod chart;
 mod check;
 mod doctor;
+mod output;
 mod planning;
 mod python;
 mod run;
@@ -36,12 +37,13 @@ fn main() -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
-    // The stages wrap what the system tells them; a bare error of the system is about the output.
-    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+    // The stages wrap what the system tells them or say what it is about; a bare error of the system is about the output.
+    let bare = error.chain().len() == 1;
+    match error.downcast_ref::<io::Error>().filter(|_| bare).map(io::Error::kind) {
         // Whoever reads the output, such as `head`, has seen enough.
         Some(ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Some(_) => complain(&format!("cannot write the output: {error}"), 1),
-        None => complain(&error.to_string(), 1),
+        None => complain(&format!("{error:#}"), 1),
     }
 }
 
@@ -60,11 +62,15 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
             let stats = stats::Stats::of(&step, &profile::fold(&step)?);
             Ok(if json { print_json(&stats, out) } else { stats.print(out) }?)
         }
-        Command::Scale { steps, batch, out: file } => Ok(writeln!(out, "{}", scaling::scale(&steps, batch, &file)?)?),
+        Command::Scale { steps, batch, out: file } => {
+            output::check("--out", &file)?;
+            Ok(writeln!(out, "{}", scaling::scale(&steps, batch, &file)?)?)
+        }
         Command::BenchPacking { data, traces, exact_limit } => bench::packing::run(&data, &traces, exact_limit, out),
         Command::BenchPlanning { buffers } => bench::planning::run(&buffers, out),
         Command::BenchPlanningCase(case) => bench::planning::measure(case, out),
         Command::Sim { file, question, json, plot } => {
+            plot.iter().try_for_each(|plot| output::check("--plot", plot))?;
             let name = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
             let report = simulate::Report::of(&name, &trace::read(&file)?, &question)?;
             if let Some(plot) = plot {

@@ -1,5 +1,6 @@
 //! `sentinel sim`: every policy on one traced step, over a range of budgets, beside the lower bound.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use plan::Machine;
@@ -8,7 +9,7 @@ use sim::{step_bound, BoundEffort, Costs, LiveStep, MemoryTime, Named, Outcome, 
 use trace::StepTrace;
 
 use crate::amount::{Budget, Bytes};
-use crate::table::{Align, Table};
+use crate::table::{printable, Align, Table};
 
 /// How fast moves are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,7 +37,7 @@ impl Migration {
 pub struct Question {
     /// In the order in which they are printed.
     pub policies: Vec<Named>,
-    /// Ascending.
+    /// In any order.
     pub budgets: Vec<Budget>,
     /// Tiers.
     pub machine: Machine,
@@ -61,6 +62,8 @@ pub struct Report {
     pub memory_share: f64,
     pub slow_over_fast: f64,
     pub m_hat: f64,
+    /// Why there is no bound although one was asked for.
+    pub no_bound_because: Option<&'static str>,
     pub points: Vec<Point>,
 }
 
@@ -111,10 +114,14 @@ impl Report {
         let costs = Costs::new(&workload.profile, &question.machine, question.memory)?;
         let slowest = trace::Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
         let peak = workload.profile.peak_live_bytes;
+        let asked = live.as_ref().filter(|_| question.bound);
+        let no_bound_because = asked.and_then(|live| live.unbounded(&question.machine));
+        let with_bound = question.bound && no_bound_because.is_none();
         let mut m_hat = 0.0;
         let mut points = Vec::new();
-        for budget in &question.budgets {
-            let fast_bytes = budget.bytes_of(peak);
+        // A curve goes from left to right, and through no point twice, however the amounts were listed.
+        let fast_bytes: BTreeSet<u64> = question.budgets.iter().map(|budget| budget.bytes_of(peak)).collect();
+        for fast_bytes in fast_bytes {
             let setting = question.migration.setting(workload, &costs, &question.machine, fast_bytes);
             m_hat = setting.m_hat(workload);
             let result = |&policy: &Named| match &live {
@@ -127,7 +134,7 @@ impl Report {
             points.push(Point {
                 fast_bytes,
                 fast_share: fast_bytes as f64 / peak.max(1) as f64,
-                bound: question.bound.then(|| bound(workload, &costs, &setting)),
+                bound: with_bound.then(|| bound(workload, step_ns, &costs, &setting)),
                 results: question.policies.iter().map(result).collect::<anyhow::Result<_>>()?,
             });
         }
@@ -139,16 +146,20 @@ impl Report {
             memory_share: costs.memory_share,
             slow_over_fast: costs.step_in_tier_ns(&workload.profile, slowest) / workload.step_ns.max(1.0),
             m_hat,
+            no_bound_because,
             points,
         })
     }
 
     /// For people: a row per budget, a column per policy.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "workload      {}, peak live {}", self.workload, Bytes(self.peak_live_bytes))?;
-        writeln!(out, "machine       {}, slow-only {:.2} times slower", self.machine, self.slow_over_fast)?;
+        writeln!(out, "workload      {}, peak live {}", printable(&self.workload), Bytes(self.peak_live_bytes))?;
+        writeln!(out, "machine       {}, slow-only {:.2} times slower", printable(&self.machine), self.slow_over_fast)?;
         writeln!(out, "memory share  {:.0}% of the all-fast step", self.memory_share * 100.0)?;
         writeln!(out, "migration     m̂ = {:.2} peaks per all-fast step and direction", self.m_hat)?;
+        if let Some(why) = self.no_bound_because {
+            writeln!(out, "bound         none: {why}")?;
+        }
         writeln!(
             out,
             "throughput relative to all-fast; * marks runs whose steps never became equal (mean of the last)\n"
@@ -173,7 +184,7 @@ impl Report {
 
 impl PolicyResult {
     /// What came of a run of `policy`, beside a step of `all_fast_ns`.
-    fn of(policy: Named, ran: Result<Outcome, SimError>, all_fast_ns: f64) -> anyhow::Result<PolicyResult> {
+    pub fn of(policy: Named, ran: Result<Outcome, SimError>, all_fast_ns: f64) -> anyhow::Result<PolicyResult> {
         let empty = PolicyResult {
             policy: policy.name(),
             throughput: None,
@@ -218,15 +229,15 @@ impl PolicyResult {
 /// and takes seconds instead of minutes.
 const LARGE_STEP_USES: usize = 8_000;
 
-/// The most that any policy could reach.
-pub fn bound(workload: &Workload, costs: &Costs, setting: &Setting) -> f64 {
+/// The most that any policy could reach of the throughput of a step that takes `all_fast_ns`.
+pub fn bound(workload: &Workload, all_fast_ns: f64, costs: &Costs, setting: &Setting) -> f64 {
     let uses: usize = workload.ops.iter().map(|op| op.uses.len()).sum();
     let effort = if uses > LARGE_STEP_USES {
         BoundEffort { windows: 30, neglected_share: 0.01 }
     } else {
         BoundEffort::default()
     };
-    (workload.step_ns / step_bound(workload, costs, setting, effort).step_ns).min(1.0)
+    (all_fast_ns / step_bound(workload, costs, setting, effort).step_ns).min(1.0)
 }
 
 /// One policy at one budget. A policy that breaks its budget is an error; one that cannot run says so.
@@ -240,17 +251,21 @@ pub fn one(
     PolicyResult::of(policy, policy.run(workload, costs, setting, machine), workload.step_ns)
 }
 
-/// Policies by name, separated by commas; `all` for all of them.
+/// Policies by name, separated by commas, each once; `all` for all of them.
 pub fn parse_policies(text: &str) -> Result<Vec<Named>, String> {
     if text == "all" {
         return Ok(Named::ALL.iter().map(|&(_, named)| named).collect());
     }
     let known = || Named::ALL.iter().map(|&(name, _)| name).collect::<Vec<_>>().join(", ");
-    text.split(',')
-        .map(|name| {
-            Named::by_name(name).ok_or_else(|| format!("unknown policy {name:?}: accepted are all, {}", known()))
-        })
-        .collect()
+    let mut policies = Vec::new();
+    for name in text.split(',') {
+        let named = Named::by_name(name);
+        let named = named.ok_or_else(|| format!("unknown policy {name:?}: accepted are all, {}", known()))?;
+        if !policies.contains(&named) {
+            policies.push(named);
+        }
+    }
+    Ok(policies)
 }
 
 /// Budgets separated by commas, or a range `5%..100%` in steps of five percentage points.
@@ -293,6 +308,7 @@ mod tests {
     fn policies_are_known_by_name() {
         assert_eq!(parse_policies("all").unwrap().len(), Named::ALL.len());
         assert_eq!(parse_policies("ial,hpca21").unwrap(), [Named::Ial, Named::Hpca21]);
+        assert_eq!(parse_policies("ial,hpca21,ial").unwrap(), [Named::Ial, Named::Hpca21]);
         assert!(parse_policies("ial,lru").unwrap_err().contains("\"lru\""));
     }
 }

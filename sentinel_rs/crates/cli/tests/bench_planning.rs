@@ -32,7 +32,8 @@ fn the_last_line_is_one_object_with_a_row_for_every_policy_and_size() {
 #[test]
 fn what_cannot_be_measured_is_named() {
     for (arguments, expected) in [
-        (["--buffers", "1000,999"], "--buffers = 999: accepted are numbers of at least 1000"),
+        (["--buffers", "1000,999"], "--buffers = 999: accepted are numbers from 1000 to 10000000"),
+        (["--buffers", "4294967295"], "--buffers = 4294967295: accepted are numbers from 1000 to 10000000"),
         (["--case", "gap"], "--case = gap: accepted is POLICY:BUFFERS, such as hpca21:1000"),
         (["--case", "fast_only:1000"], "--case: fast_only plans nothing; accepted are hpca21 and gap"),
     ] {

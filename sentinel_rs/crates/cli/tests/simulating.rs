@@ -35,6 +35,89 @@ fn every_policy_is_run_at_every_budget_and_twice_gives_the_same_bytes() {
 }
 
 #[test]
+fn amounts_in_any_order_make_one_curve_from_left_to_right() {
+    let file = file_with("sim_order", &step());
+    let ran = |fast: &str| {
+        let out = printed(&["sim", &file, "--policy", "slow_only", "--fast", fast, "--no-bound", "--json"]);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        let points = report["points"].as_array().unwrap().iter();
+        points.map(|point| point["fast_bytes"].as_u64().unwrap()).collect::<Vec<u64>>()
+    };
+    let peak: u64 = 14 << 20;
+    // Seven mebibytes are half of the peak.
+    assert_eq!(ran("50%,20%,7M,20%,1M"), [1 << 20, peak / 5, 7 << 20]);
+    assert_eq!(printed(&["sim", &file, "--policy", "gap,ial,gap", "--no-bound"]).matches("gap").count(), 1);
+}
+
+#[test]
+fn an_emulated_step_has_a_bound_only_when_its_ops_run_one_after_another() {
+    let ran = |name: &str, inter_op_threads: u32, machine: &str, json: bool| {
+        let file = file_with(name, &trace::StepTrace { inter_op_threads, ..step() });
+        let arguments = ["sim", &file, "--fast", "20%,60%", "--emulated", "--machine", machine];
+        printed(&[&arguments[..], if json { &["--json"] } else { &[] }].concat())
+    };
+    let report: Value = serde_json::from_str(&ran("emulated_1", 1, "optane", true)).unwrap();
+    for point in report["points"].as_array().unwrap() {
+        let bound = point["bound"].as_f64().unwrap();
+        for result in point["results"].as_array().unwrap().iter().filter(|result| result["policy"] != "fast_only") {
+            assert!(result["throughput"].as_f64().unwrap() <= bound + 1e-6, "{bound} {result}");
+        }
+    }
+    assert!(report["no_bound_because"].is_null());
+    let report: Value = serde_json::from_str(&ran("emulated_4", 4, "optane", true)).unwrap();
+    assert!(report["points"].as_array().unwrap().iter().all(|point| point["bound"].is_null()), "{report}");
+    assert!(report["no_bound_because"].as_str().unwrap().contains("several ops at a time"));
+    let page = ran("emulated_page", 4, "optane", false);
+    assert!(page.contains("\nbound         none: the step was recorded with several ops at a time"), "{page}");
+    assert!(ran("emulated_swap", 1, "swap-nvme", false).contains("bound         none: slow memory is emulated beside"));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused_before_anything_is_read() {
+    let folder = directory("unwritable");
+    let missing = folder.join("missing/out").into_os_string().into_string().unwrap();
+    let scale = ["trace", "scale", "no.trace", "no.trace", "--batches", "1,2", "--batch", "3", "--out"];
+    for (arguments, option) in [
+        (&["sim", "no.trace", "--plot"][..], "--plot"),
+        (&scale, "--out"),
+        (&["bench", "policies", "--results"], "--results"),
+    ] {
+        // A folder under a file can be neither found nor made.
+        fs::write(folder.join("file"), "").unwrap();
+        let path =
+            if option == "--results" { folder.join("file/results").display().to_string() } else { missing.clone() };
+        let ran = sentinel(&[arguments, &[&path]].concat());
+        let begin = format!("sentinel: {option} = {path}: cannot be ");
+        assert!(ran.code == 1 && ran.err.starts_with(&begin), "{}", ran.err);
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[test]
+fn what_the_system_refuses_is_told_with_its_reason() {
+    let folder = directory("bench_refused");
+    let (results, data) = (folder.join("results"), folder.join("no-data"));
+    let [results, data] = [results, data].map(|path| path.into_os_string().into_string().unwrap());
+    let published = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../bench/data/hpca21");
+    let arguments = ["bench", "policies", "--results", &results, "--published", published, "--data", &data];
+    let Ran { code, err, .. } = sentinel(&arguments);
+    let expected = format!("sentinel: cannot read {data}: No such file or directory (os error 2)\n");
+    assert_eq!((code, err), (1, expected));
+}
+
+#[test]
+fn the_help_names_every_policy_and_machine() {
+    let help = printed(&["sim", "--help"]);
+    let machines = plan::Machine::built_in_names();
+    for name in sim::Named::ALL.iter().map(|(name, _)| *name).chain(machines.iter().copied()) {
+        assert!(help.contains(name), "{name}\n{help}");
+    }
+    let help = printed(&["plan", "--help"]);
+    assert!(machines.iter().all(|name| help.contains(name)), "{help}");
+    assert!(help.starts_with("Print what a policy would do") && help.contains("[default: gap]"), "{help}");
+}
+
+#[test]
 fn the_picture_names_every_curve_and_is_the_same_every_time() {
     let file = file_with("sim_plot", &step());
     let folder = directory("sim_plot_out");
@@ -58,6 +141,12 @@ fn what_cannot_be_simulated_is_refused_by_name() {
         ("--policy", "lru", "lru"),
         ("--fast", "50%..10%", "--fast"),
         ("--mhat", "0", "--mhat"),
+        ("--mhat", "1e308", "accepted is 0.000001 to 1000000"),
+        ("--migration-gbps", "0", "--migration-gbps = 0: accepted is 0.0001 to 1000000"),
+        ("--migration-gbps", "1e308", "accepted is 0.0001 to 1000000"),
+        ("--migration-gbps", "nan", "--migration-gbps = NaN"),
+        ("--migration-gbps", "inf", "--migration-gbps = inf"),
+        ("--memory-share", "nan", "--memory-share = NaN"),
         ("--memory-share", "2", "--memory-share"),
         ("--slow-ratio", "99", "at most"),
         ("--machine", "pdp11", "pdp11"),

@@ -35,6 +35,19 @@ impl LiveStep {
         Ok(LiveStep { planned_from, workload, all_fast_ns })
     }
 
+    /// Why [`step_bound`](crate::step_bound) of this step and [`Costs::as_emulated`] says nothing about what [`LiveStep::run`] gives; `None`
+    /// when it bounds that.
+    #[must_use]
+    pub fn unbounded(&self, machine: &Machine) -> Option<&'static str> {
+        if self.planned_from.inter_op_threads > 1 {
+            Some("the step was recorded with several ops at a time, and the bound is of ops one after another")
+        } else if machine.has_page_faults() {
+            Some("slow memory is emulated beside an op's work, and the bound is of page faults, beside which nothing works")
+        } else {
+            None
+        }
+    }
+
     /// Runs a policy to its steady step, whose duration is that of ops that run side by side. The speed of moves is the
     /// machine's.
     ///

@@ -88,7 +88,8 @@ fn run(models: &[Model], machine: &Machine, task: Task, bounded: Bounded) -> any
     for (_, policy) in Named::ALL.into_iter().filter(|(_, policy)| policy.migrates() == moves) {
         results.push((policy, one(policy, &model.workload, &model.costs, &setting, machine)?));
     }
-    let bound = (moves && bounded(point)).then(|| bound(&model.workload, &model.costs, &setting));
+    let bound =
+        (moves && bounded(point)).then(|| bound(&model.workload, model.workload.step_ns, &model.costs, &setting));
     Ok((bound, results))
 }
 

@@ -3,6 +3,7 @@
 //! Every measurement is a process of its own, so that its peak memory is that of one plan.
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::process::Command;
 
 use anyhow::{anyhow, bail, Context};
@@ -30,8 +31,8 @@ const HEADLINE_BUFFERS: u32 = 100_000;
 /// Share of the step's peak that is fast.
 const FAST_SHARE: u64 = 5;
 
-/// The least number of buffers of a synthetic step.
-pub const BUFFERS_MIN: u32 = 1000;
+/// Numbers of buffers that a synthetic step may have; a step of the most takes gigabytes.
+pub const BUFFERS: RangeInclusive<u32> = 1000..=10_000_000;
 
 /// What is measured in one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
