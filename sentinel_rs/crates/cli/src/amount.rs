@@ -56,6 +56,11 @@ impl Budget {
     }
 }
 
+/// So many percent of the bytes, rounded down; all of them from 100 on.
+pub fn percent_of(bytes: u64, percent: u32) -> u64 {
+    Budget::Share(percent.saturating_mul(10_000).min(1_000_000)).bytes_of(bytes)
+}
+
 impl FromStr for Budget {
     type Err = &'static str;
 
@@ -167,5 +172,7 @@ mod tests {
         assert_eq!(Budget::Share(200_000).bytes_of(333), 66);
         assert_eq!(Budget::Share(1_000_000).bytes_of(u64::MAX), u64::MAX);
         assert_eq!(Budget::Bytes(7).bytes_of(1), 7);
+        // Neither a hundredth's rest nor the last bytes are lost.
+        assert_eq!([5, 20, 100].map(|percent| percent_of(199, percent)), [9, 39, 199]);
     }
 }

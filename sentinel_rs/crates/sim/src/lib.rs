@@ -29,7 +29,7 @@ pub use engine::{run, run_step, Outcome, Policy, Ready, STEPS_MAX};
 pub use follow::Follower;
 pub use gap::{gap, gap_at_ops, gap_plan, gap_with_feedback, step_bound};
 pub use live::LiveStep;
-pub use named::Named;
+pub use named::{Named, EQUAL};
 pub use online::{is_movable, Block, Blocks, Decide, Online};
 pub use parallel::{parallel_step_ns, OpLoad};
 pub use perturb::{enlarged, jittered, reordered, slowed};

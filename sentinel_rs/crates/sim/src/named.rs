@@ -6,6 +6,9 @@ use crate::{gap, gap_at_ops, Carrier, Costs, Follower, Schedule, Setting, SimErr
 use plan::Machine;
 use trace::Tier;
 
+/// Ratios of throughputs above this are equal: what is printed has three digits.
+pub const EQUAL: f64 = 0.999;
+
 /// A policy that the simulator can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
@@ -62,6 +65,12 @@ impl Named {
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|&&(_, named)| named == self).map_or("", |&(name, _)| name)
+    }
+
+    /// Whether it is one to compare ours with: neither ours, nor the ceiling, which has no budget.
+    #[must_use]
+    pub fn is_rival(self) -> bool {
+        !matches!(self, Named::Gap | Named::GapAtOps | Named::FastOnly)
     }
 
     /// Whether the result depends on the speed of migration.

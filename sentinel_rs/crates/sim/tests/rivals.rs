@@ -4,10 +4,7 @@
 use std::path::Path;
 
 use plan::Machine;
-use sim::{Costs, MemoryTime, Named, Setting, SimError, Workload};
-
-/// Ratios above this are equal: what is printed has three digits.
-const EQUAL: f64 = 0.999;
+use sim::{Costs, MemoryTime, Named, Setting, SimError, Workload, EQUAL};
 
 /// At `percent` of the peak, with moves of half a peak per step, where not to move is nearly best.
 fn check(file: &str, slow_ratio: f64, percent: u64) {
@@ -15,15 +12,14 @@ fn check(file: &str, slow_ratio: f64, percent: u64) {
     let workload = Workload::of(file, &trace::read(path).unwrap()).unwrap();
     let machine = Machine::by_name("optane").unwrap();
     let costs = Costs::new(&workload.profile, &machine, MemoryTime::SlowRatio(slow_ratio)).unwrap();
-    let setting = Setting::with_m_hat(&workload, workload.profile.peak_live_bytes / 100 * percent, 0.5);
+    let setting = Setting::with_m_hat(&workload, workload.profile.peak_live_bytes * percent / 100, 0.5);
     let relative = |policy: Named| match policy.run(&workload, &costs, &setting, &machine) {
         Ok(outcome) => outcome.relative(workload.step_ns),
         Err(SimError::Infeasible { .. }) => 0.0,
         Err(error) => panic!("{file} {percent}%: {}: {error}", policy.name()),
     };
     let ours = relative(Named::Gap);
-    let ceiling_and_ours = [Named::FastOnly, Named::Gap, Named::GapAtOps];
-    for (name, policy) in Named::ALL.into_iter().filter(|(_, policy)| !ceiling_and_ours.contains(policy)) {
+    for (name, policy) in Named::ALL.into_iter().filter(|(_, policy)| policy.is_rival()) {
         let other = relative(policy);
         assert!(ours >= other * EQUAL, "{file} {percent}%: gap {ours:.4}, {name} {other:.4}");
     }

@@ -1,5 +1,6 @@
 //! Every policy at many points of model, budget and migration speed, each solved once, on all cores.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -17,7 +18,7 @@ pub struct Point {
     /// Index of the model.
     pub model: usize,
     /// Fast memory in percent of the peak.
-    pub percent: u64,
+    pub percent: u32,
     /// Peaks that each direction can move in one all-fast step.
     pub m_hat: f64,
 }
@@ -42,7 +43,7 @@ impl Solved {
 /// A piece of work: the policies that move nothing, which are the same at every speed of migration, or those that do.
 #[derive(Clone, Copy, PartialEq)]
 enum Task {
-    Still { model: usize, percent: u64 },
+    Still { model: usize, percent: u32 },
     Moving(Point),
 }
 
@@ -96,20 +97,62 @@ fn run(models: &[Model], machine: &Machine, task: Task, bounded: Bounded) -> any
 /// Writes models × budgets × m̂ × policies as CSV. Nothing in it depends on the machine that worked it out.
 pub fn write(models: &[Model], solved: &[Solved], path: &Path) -> anyhow::Result<()> {
     let mut text = "model,fast_percent,m_hat,policy,throughput,promoted_bytes,demoted_bytes,settled,note\n".to_owned();
-    for Solved { point, bound, results } in solved {
-        let head = format!("{},{},{}", models[point.model].name, point.percent, point.m_hat);
-        if let Some(bound) = bound {
-            writeln!(text, "{head},bound,{bound:.4},,,,")?;
-        }
-        for (policy, result) in results {
-            let value = result.throughput.map_or_else(String::new, |value| format!("{value:.4}"));
-            let (up, down) = (result.promoted_bytes, result.demoted_bytes);
-            let note = result.infeasible.clone().unwrap_or_default();
-            writeln!(text, "{head},{},{value},{up},{down},{},{note}", policy.name(), result.settled)?;
-        }
-    }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for cell in solved {
+        rows(models[cell.point.model].name, cell, &mut text)?;
     }
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The rows of a point.
+fn rows(model: &str, Solved { point, bound, results }: &Solved, text: &mut String) -> std::fmt::Result {
+    let head = format!("{model},{},{}", point.percent, point.m_hat);
+    if let Some(bound) = bound {
+        writeln!(text, "{head},bound,{bound:.4},,,,")?;
+    }
+    for (policy, result) in results {
+        let value = result.throughput.map_or_else(String::new, |value| format!("{value:.4}"));
+        let (up, down) = (result.promoted_bytes, result.demoted_bytes);
+        let note = quoted(result.infeasible.as_deref().unwrap_or_default());
+        writeln!(text, "{head},{},{value},{up},{down},{},{note}", policy.name(), result.settled)?;
+    }
+    Ok(())
+}
+
+/// A cell of a CSV file, quoted when it must be (RFC 4180).
+fn quoted(cell: &str) -> Cow<'_, str> {
+    if cell.contains([',', '"', '\n', '\r']) {
+        Cow::Owned(format!("\"{}\"", cell.replace('"', "\"\"")))
+    } else {
+        Cow::Borrowed(cell)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sim::SimError;
+
+    #[test]
+    fn a_cell_is_quoted_when_it_must_be() {
+        for (cell, expected) in
+            [("plain", "plain"), ("a, b", "\"a, b\""), ("say \"no\"", "\"say \"\"no\"\"\""), ("a\nb", "\"a\nb\"")]
+        {
+            assert_eq!(quoted(cell), expected);
+        }
+    }
+
+    #[test]
+    fn a_row_has_as_many_cells_as_the_heading_whatever_the_note_says() {
+        let infeasible = Err(SimError::Infeasible { needed_bytes: 4096 });
+        let mut result = PolicyResult::of(Named::MemoryMode, infeasible, 1.0).unwrap();
+        result.infeasible = result.infeasible.map(|why| format!("{why}, \"or more\""));
+        let point = Point { model: 0, percent: 5, m_hat: 0.5 };
+        let mut text = String::new();
+        rows("lstm", &Solved { point, bound: Some(0.75), results: vec![(Named::MemoryMode, result)] }, &mut text)
+            .unwrap();
+        let (bound, policy) = text.split_once('\n').unwrap();
+        assert_eq!(bound, "lstm,5,0.5,bound,0.7500,,,,");
+        let note = policy.trim_end().strip_prefix("lstm,5,0.5,memory_mode,,0,0,true,").unwrap();
+        assert!(note.starts_with('"') && note.ends_with("\"\"or more\"\"\""), "{note}");
+    }
 }

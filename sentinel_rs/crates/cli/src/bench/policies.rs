@@ -14,28 +14,40 @@ use super::cores::on_all_cores;
 use super::published::Figures;
 use super::rivals::Rivals;
 use super::robustness;
+use crate::amount::percent_of;
 use crate::simulate::one;
 use crate::table::{Align, Table};
 
 /// Fast memory in percent of the peak.
-const BUDGETS: [u64; 5] = [5, 10, 20, 40, 60];
+const BUDGETS: [u32; 5] = [5, 10, 20, 40, 60];
 /// Peaks that each direction can move in one all-fast step.
 const M_HATS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
 /// Further points, of budget in percent and m̂, at which no policy may be faster than ours.
-const AMPLE: [(u64, f64); 2] = [(80, 1.0), (100, 1.0)];
+const AMPLE: [(u32, f64); 2] = [(80, 1.0), (100, 1.0)];
 /// Published columns that are predicted.
-const PREDICTED: [u64; 3] = [10, 20, 40];
+const PREDICTED: [u32; 3] = [10, 20, 40];
 /// Migration speeds among which the calibration chooses: from the first, each this much faster than the one before.
 const SPEED_FIRST_GBPS: f64 = 0.25;
 const SPEED_RATIO: f64 = 1.189_207_115_002_721; // fourth root of two
 const SPEEDS: i32 = 29;
+/// Recorded steps that stand for published models: column of the published tables, name of the step here, and how the names of its
+/// files begin. BERT large would need a recording of its own: another batch of a model is worked out from two, another model is not.
+const STEPS: [(&str, &str, &str); 5] = [
+    ("resnet32", "resnet32", "resnet32"),
+    ("bert_large", "bert_base", "bert"),
+    ("lstm", "lstm", "lstm"),
+    ("dcgan", "dcgan", "dcgan"),
+    ("mobilenet", "mobilenet", "mobilenet"),
+];
 /// A model whose bound is below this at 20% cannot reach what is asked of it.
 const REACHABLE: f64 = 0.97;
 
 /// One recorded model on the calibrated machine.
 pub struct Model {
-    /// Name of the column in the published tables.
-    pub name: String,
+    /// What the step is of.
+    pub name: &'static str,
+    /// Name of the column in the published tables that it is compared with.
+    published: &'static str,
     /// As recorded.
     pub trace: StepTrace,
     /// Its step.
@@ -73,12 +85,18 @@ struct Summary {
     /// The least ratio of ours to the best other policy of the same budget over all points; with three digits, 1.000 or more.
     never_below_worst: f64,
     ours_never_below: Rivals,
-    models: Vec<String>,
-    beyond_machine: Vec<String>,
+    models: Vec<&'static str>,
+    beyond_machine: Vec<&'static str>,
 }
 
 /// Runs everything.
 pub fn run(data: &Path, published: &Path, results: &Path, brief: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let table = results.join("policies.csv");
+    if !brief {
+        std::fs::create_dir_all(results)
+            .with_context(|| format!("--results = {}: cannot be made", results.display()))?;
+        crate::output::check("--results", &table)?;
+    }
     let machine = Machine::by_name("optane")?;
     let throughput = Figures::read(&published.join("throughput-vs-fast-only.csv"))?;
     let speedup = Figures::read(&published.join("speedup-over-slow-only-at-20.csv"))?;
@@ -87,8 +105,8 @@ pub fn run(data: &Path, published: &Path, results: &Path, brief: bool, out: &mut
         anyhow::bail!("no recorded step of a published model in {}: expected such as resnet32.trace", data.display());
     }
     let mut summary = Summary {
-        models: models.iter().map(|model| model.name.clone()).collect(),
-        beyond_machine: models.iter().filter(|m| m.beyond.is_some()).map(|m| m.name.clone()).collect(),
+        models: models.iter().map(|model| model.name).collect(),
+        beyond_machine: models.iter().filter(|m| m.beyond.is_some()).map(|m| m.name).collect(),
         ..Summary::default()
     };
     calibrate(&models, &machine, &throughput, &mut summary, out)?;
@@ -97,13 +115,12 @@ pub fn run(data: &Path, published: &Path, results: &Path, brief: bool, out: &mut
     compare(&models, &solved, &mut summary, out)?;
     summary.robust_worst_vs_first_touch = robust(&models, &machine, out)?;
     if !brief {
-        let path = results.join("policies.csv");
-        cells::write(&models, &solved, &path)?;
-        writeln!(out, "\nfull table: {}", path.display())?;
+        cells::write(&models, &solved, &table)?;
+        writeln!(out, "\nfull table: {}", table.display())?;
     }
     for cell in &solved {
         let point = format!("{} {}% m̂ = {}", models[cell.point.model].name, cell.point.percent, cell.point.m_hat);
-        let others = cell.results.iter().filter(|(policy, _)| Rivals::is_rival(*policy));
+        let others = cell.results.iter().filter(|(policy, _)| policy.is_rival());
         let others = others.filter_map(|(policy, result)| Some((policy.name(), result.throughput?)));
         summary.ours_never_below.see(&point, cell.throughput(Named::Gap).unwrap_or(0.0), others);
     }
@@ -113,7 +130,7 @@ pub fn run(data: &Path, published: &Path, results: &Path, brief: bool, out: &mut
     Ok(())
 }
 
-/// One trace per published model: of several files that begin with its name, the first by name.
+/// One trace per published model: of several files that begin alike, the first by name.
 fn load(data: &Path, speedup: &Figures, machine: &Machine, out: &mut impl Write) -> anyhow::Result<Vec<Model>> {
     let listing = std::fs::read_dir(data).with_context(|| format!("cannot read {}", data.display()))?;
     let mut files: Vec<PathBuf> = listing.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
@@ -121,14 +138,14 @@ fn load(data: &Path, speedup: &Figures, machine: &Machine, out: &mut impl Write)
     files.sort();
     let mut models = Vec::new();
     writeln!(out, "models: one number each, the memory share, set on the published slow-only ÷ fast-only\n")?;
-    let columns = ["model", "trace", "published", "at most", "memory share", "peak MB"];
+    let columns = ["model", "trace", "published as", "published", "at most", "memory share", "peak MB"];
     let mut table = Table::new(&columns.map(|name| (name, Align::Right)));
-    for name in speedup.columns() {
-        let family = name.split(['_', '3']).next().unwrap_or(name);
-        let stem = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem.to_string_lossy().starts_with(family));
-        let wanted = speedup.get("fast_only", name)?;
+    for (published, name, begin) in STEPS {
+        let stem = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem.to_string_lossy().starts_with(begin));
+        let wanted = speedup.get("fast_only", published)?;
         let Some(file) = files.iter().find(|path| stem(path)) else {
-            table.push([name.clone(), "none".into(), format!("{wanted:.2}"), "-".into(), "-".into(), "-".into()]);
+            let wanted = format!("{wanted:.2}");
+            table.push([name, "none", published, &wanted, "-", "-", "-"].map(str::to_owned));
             continue;
         };
         let trace = trace::read(file)?;
@@ -140,14 +157,15 @@ fn load(data: &Path, speedup: &Figures, machine: &Machine, out: &mut impl Write)
         };
         let kappa = costs.ops.iter().map(|op| op.scale).fold(0.0, f64::max);
         table.push([
-            name.clone(),
+            name.to_owned(),
             file.file_name().map_or_else(String::new, |file| file.to_string_lossy().into_owned()),
+            published.to_owned(),
             format!("{wanted:.2}"),
             format!("{:.2}", most.step_in_tier_ns(&workload.profile, trace::Tier::SLOW) / workload.step_ns),
             if beyond.is_some() { "beyond: 100%".into() } else { format!("{:.0}%", costs.memory_share * 100.0) },
             format!("{:.0}", workload.profile.peak_live_bytes as f64 / 1e6),
         ]);
-        models.push(Model { name: name.clone(), trace, workload, costs, beyond, kappa });
+        models.push(Model { name, published, trace, workload, costs, beyond, kappa });
     }
     table.print(out)?;
     Ok(models)
@@ -160,8 +178,8 @@ fn relative(policy: Named, model: &Model, setting: &Setting, machine: &Machine) 
 }
 
 /// A share of the peak.
-pub fn budget(model: &Model, percent: u64) -> u64 {
-    model.workload.profile.peak_live_bytes / 100 * percent
+pub fn budget(model: &Model, percent: u32) -> u64 {
+    percent_of(model.workload.profile.peak_live_bytes, percent)
 }
 
 /// hpca21 at the published budgets, per model.
@@ -189,7 +207,7 @@ fn calibrate(
     let fitted: Vec<&Model> = models.iter().filter(|model| model.beyond.is_none()).collect();
     let wanted: Vec<Vec<f64>> = fitted
         .iter()
-        .map(|model| PREDICTED.iter().map(|percent| published.get(&percent.to_string(), &model.name)).collect())
+        .map(|model| PREDICTED.iter().map(|percent| published.get(&percent.to_string(), model.published)).collect())
         .collect::<anyhow::Result<_>>()?;
     let errors = |predicted: &[Vec<f64>]| -> Vec<f64> {
         let pairs = predicted.iter().flatten().zip(wanted.iter().flatten());
@@ -211,7 +229,7 @@ fn calibrate(
     for ((model, predicted), wanted) in fitted.iter().zip(&predicted).zip(&wanted) {
         let m_hat = Setting::with_gbps(&model.costs, 1, gbps, gbps).m_hat(&model.workload);
         let cells = predicted.iter().zip(wanted).flat_map(|(p, w)| [format!("{p:.2}"), format!("({w:.2})")]);
-        table.push([model.name.clone(), format!("{m_hat:.2}")].into_iter().chain(cells));
+        table.push([model.name.to_owned(), format!("{m_hat:.2}")].into_iter().chain(cells));
     }
     table.print(out)?;
     let errors = errors(&predicted);
@@ -241,7 +259,7 @@ fn predict_ial(
         sums[0] += relative(Named::Ial, model, &setting, machine)?;
         sums[1] += relative(Named::Hpca21, model, &setting, machine)?;
         sums[2] += relative(Named::Gap, model, &setting, machine)?;
-        sums[3] += speedup.get("ial", &model.name)? / speedup.get("fast_only", &model.name)?;
+        sums[3] += speedup.get("ial", model.published)? / speedup.get("fast_only", model.published)?;
     }
     let [ial, hpca21, ours, published] = sums.map(|sum| sum / models.len() as f64);
     summary.ial_mean_20 = ial;
@@ -256,7 +274,7 @@ fn predict_ial(
 }
 
 /// The points of the comparison: budget in percent, and m̂.
-const COMPARED: [(u64, f64); 4] = [(20, 1.0), (20, 2.0), (20, 4.0), (10, 4.0)];
+const COMPARED: [(u32, f64); 4] = [(20, 1.0), (20, 2.0), (20, 4.0), (10, 4.0)];
 
 fn is_compared(point: Point) -> bool {
     COMPARED.contains(&(point.percent, point.m_hat))
@@ -265,7 +283,7 @@ fn is_compared(point: Point) -> bool {
 /// Every point of the full table, or those of the comparison only.
 fn points(models: &[Model], brief: bool) -> Vec<Point> {
     let all = || BUDGETS.into_iter().flat_map(|percent| M_HATS.map(|m_hat| (percent, m_hat))).chain(AMPLE).collect();
-    let of_model: Vec<(u64, f64)> = if brief { COMPARED.to_vec() } else { all() };
+    let of_model: Vec<(u32, f64)> = if brief { COMPARED.to_vec() } else { all() };
     let at = |model: usize| of_model.iter().map(move |&(percent, m_hat)| Point { model, percent, m_hat });
     (0..models.len()).flat_map(at).collect()
 }
@@ -278,7 +296,7 @@ fn compare(models: &[Model], solved: &[Solved], summary: &mut Summary, out: &mut
     let mut logarithms = Vec::new();
     let mut reached = Vec::new();
     let mut short = [const { Vec::new() }; COMPARED.len()];
-    for (model, name) in models.iter().map(|model| &model.name).enumerate() {
+    for (model, name) in models.iter().map(|model| model.name).enumerate() {
         for (place, &(percent, m_hat)) in COMPARED.iter().enumerate() {
             let point = Point { model, percent, m_hat };
             let Some(solved) = solved.iter().find(|solved| solved.point == point) else { continue };
@@ -293,7 +311,7 @@ fn compare(models: &[Model], solved: &[Solved], summary: &mut Summary, out: &mut
                 logarithms.push((ours / published).ln());
             }
             let ratios = [ours / bound, published, ours / published].map(|value| format!("{value:.3}"));
-            let head = [name.clone(), format!("{percent}%"), format!("{m_hat}"), format!("{bound:.3}")];
+            let head = [name.to_owned(), format!("{percent}%"), format!("{m_hat}"), format!("{bound:.3}")];
             table.push(head.into_iter().chain([format!("{ours:.3}")]).chain(ratios));
         }
     }
@@ -319,7 +337,7 @@ fn robust(models: &[Model], machine: &Machine, out: &mut impl Write) -> anyhow::
             Table::new(&names.map(|name| (name, Align::Right)).collect::<Vec<_>>())
         };
         let table = table.get_or_insert_with(heading);
-        table.push(std::iter::once(model.name.clone()).chain(cases.iter().map(|case| format!("{:.3}", case.ratio))));
+        table.push(std::iter::once(model.name.to_owned()).chain(cases.iter().map(|case| format!("{:.3}", case.ratio))));
     }
     if let Some(table) = table {
         table.print(out)?;

@@ -32,11 +32,6 @@ impl Figures {
         Ok(Figures { columns, rows })
     }
 
-    /// Names of the columns.
-    pub fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
     /// The number in a row and a column.
     pub fn get(&self, row: &str, column: &str) -> anyhow::Result<f64> {
         let at = self.columns.iter().position(|name| name == column);

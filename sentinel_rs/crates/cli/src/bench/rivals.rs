@@ -3,10 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use sim::Named;
-
-/// Ratios above this are equal: what is printed has three digits.
-const EQUAL: f64 = 0.999;
+use sim::EQUAL;
 
 /// What was seen over all points.
 #[derive(Clone, Debug, Serialize)]
@@ -30,11 +27,6 @@ impl Default for Rivals {
 }
 
 impl Rivals {
-    /// Whether a policy is one to compare with: neither ours, nor the ceiling, which has no budget.
-    pub fn is_rival(policy: Named) -> bool {
-        !matches!(policy, Named::Gap | Named::GapAtOps | Named::FastOnly)
-    }
-
     /// Our throughput at a point beside those of others.
     pub fn see(&mut self, point: &str, ours: f64, others: impl IntoIterator<Item = (&'static str, f64)>) {
         self.points += 1;
@@ -79,6 +71,5 @@ mod tests {
         assert!((rivals.worst_ratio - 0.8).abs() < 1e-12);
         assert_eq!(rivals.worst, "b, x");
         assert_eq!(rivals.offenders, ["b: 0.8000 of x"]);
-        assert!(!Rivals::is_rival(Named::FastOnly) && Rivals::is_rival(Named::StaticOptimum));
     }
 }

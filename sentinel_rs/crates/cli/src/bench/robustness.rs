@@ -47,7 +47,7 @@ pub fn cases(model: &Model, machine: &plan::Machine) -> anyhow::Result<Vec<Case>
     for gbps in [SPEEDS_GBPS[0], SPEEDS_GBPS[4]] {
         add(format!("{gbps} GB/s, unknown"), workload, &speed(gbps), &planned_for)?;
     }
-    let step = |changed: &StepTrace| Workload::of(&model.name, changed);
+    let step = |changed: &StepTrace| Workload::of(model.name, changed);
     let changes = [
         ("op times ±20%", jittered(trace, JITTER, SEED)),
         ("5% of ops reordered", reordered(trace, REORDERED, SEED)),
