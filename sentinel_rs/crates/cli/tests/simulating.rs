@@ -73,6 +73,21 @@ fn an_emulated_step_has_a_bound_only_when_its_ops_run_one_after_another() {
 }
 
 #[test]
+fn terabytes_of_fast_memory_or_of_tensors_take_none_of_this_machine() {
+    let file = file_with("sim_terabytes", &step());
+    let mut large = step();
+    large.buffers[2].size_bytes = 1 << 43;
+    large.buffers[2].accesses.iter_mut().for_each(|access| access.bytes = 1 << 43);
+    let large = file_with("sim_large_step", &large);
+    for (file, fast) in [(&file, "16000000T"), (&large, "90%")] {
+        let report = printed(&["sim", file, "--policy", "memory_mode", "--fast", fast, "--no-bound", "--json"]);
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let throughput = report["points"][0]["results"][0]["throughput"].as_f64().unwrap();
+        assert!(throughput > 0.3 && throughput <= 1.0, "{fast}: {report}");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_refused_before_anything_is_read() {
     let folder = directory("unwritable");
     let missing = folder.join("missing/out").into_os_string().into_string().unwrap();

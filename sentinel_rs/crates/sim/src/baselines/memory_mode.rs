@@ -2,7 +2,8 @@
 //! Memory, Memory Mode; Izraelevitz et al., "Basic Performance Measurements of the Intel Optane DC Persistent Memory
 //! Module", arXiv 1903.05714).
 //!
-//! Simplified: lines of 4 KiB instead of 64 B, since ops stream whole buffers; physical addresses are those of a best-fit
+//! Simplified: lines of 4 KiB instead of 64 B, since ops stream whole buffers (longer ones for steps of more than 64 GiB or that touch
+//! more than 256 GiB, so that memory and time are bounded); physical addresses are those of a best-fit
 //! heap, which is kinder than the scattered frames of a long-running system. A miss costs what slow memory costs; filling
 //! a line on a write and writing back a dirty one cost the op slow reads and writes.
 
@@ -12,9 +13,14 @@ use crate::world::{Job, SimError, Start, World};
 use crate::Workload;
 use place::Heap;
 use plan::Demand;
+use profile::{BufferFacts, Class};
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
-/// One line: which page of the address space it holds, plus one, and whether it was written.
+/// Lines that the address space of a step has at most, and times that a step touches one.
+const LINES_MAX: u64 = 1 << 24;
+const TOUCHES_MAX: u64 = 1 << 26;
+
+/// One line: which line of the address space it holds, plus one, and whether it was written.
 #[derive(Clone, Copy, Debug, Default)]
 struct Line {
     tag: u64,
@@ -24,6 +30,7 @@ struct Line {
 /// The policy.
 #[derive(Debug)]
 pub struct MemoryMode {
+    line_bytes: u64,
     lines: Vec<Line>,
     heap: Heap,
     offsets: Vec<u64>,
@@ -45,14 +52,22 @@ impl MemoryMode {
     /// # Errors
     /// When that is less than a line.
     pub fn new(workload: &Workload, fast_budget_bytes: u64) -> Result<MemoryMode, SimError> {
-        let lines = usize::try_from(fast_budget_bytes / PAGE_BYTES).unwrap_or(usize::MAX);
-        if lines == 0 {
-            return Err(SimError::Infeasible { needed_bytes: PAGE_BYTES });
+        let whole: u64 = owned(workload).map(|facts| page_ceil(facts.size_bytes)).sum();
+        let touched: u64 = owned(workload).map(|facts| facts.read_bytes + facts.written_bytes).sum();
+        let mut line_bytes = PAGE_BYTES;
+        while whole / line_bytes > LINES_MAX || touched / line_bytes > TOUCHES_MAX {
+            line_bytes *= 2;
         }
-        let whole: u64 = workload.profile.buffers.iter().map(|facts| page_ceil(facts.size_bytes)).sum();
+        let address_space = whole + PAGE_BYTES;
+        // With a line for all that has an address nothing is ever evicted; further ones would stay empty.
+        let lines = (fast_budget_bytes / line_bytes).min(address_space.div_ceil(line_bytes));
+        if lines == 0 {
+            return Err(SimError::Infeasible { needed_bytes: line_bytes });
+        }
         Ok(MemoryMode {
-            lines: vec![Line::default(); lines],
-            heap: Heap::new(whole + PAGE_BYTES),
+            line_bytes,
+            lines: vec![Line::default(); usize::try_from(lines).unwrap_or(usize::MAX)],
+            heap: Heap::new(address_space),
             offsets: vec![0; workload.profile.buffers.len()],
             settled: false,
         })
@@ -66,19 +81,19 @@ impl MemoryMode {
         Ok(())
     }
 
-    /// Touches the first `bytes` of a buffer, page by page.
+    /// Touches the first `bytes` of a buffer, line by line.
     fn touch(&mut self, buffer: u32, bytes: u64, write: bool, traffic: &mut Traffic) {
-        let first = self.offsets[buffer as usize] / PAGE_BYTES;
+        let first = self.offsets[buffer as usize] / self.line_bytes;
         let lines = self.lines.len() as u64;
         let mut left = bytes;
-        let mut page = first;
+        let mut address = first;
         while left > 0 {
-            let piece = left.min(PAGE_BYTES);
-            let line = &mut self.lines[usize::try_from(page % lines).unwrap_or(0)];
-            if line.tag != page + 1 {
-                traffic.written_back += if line.dirty { to_f64(PAGE_BYTES) } else { 0.0 };
+            let piece = left.min(self.line_bytes);
+            let line = &mut self.lines[usize::try_from(address % lines).unwrap_or(0)];
+            if line.tag != address + 1 {
+                traffic.written_back += if line.dirty { to_f64(self.line_bytes) } else { 0.0 };
                 traffic.miss_read += to_f64(piece);
-                *line = Line { tag: page + 1, dirty: false };
+                *line = Line { tag: address + 1, dirty: false };
                 traffic.hit_written += if write { to_f64(piece) } else { 0.0 };
             } else if write {
                 traffic.hit_written += to_f64(piece);
@@ -87,9 +102,14 @@ impl MemoryMode {
             }
             line.dirty |= write;
             left -= piece;
-            page += 1;
+            address += 1;
         }
     }
+}
+
+/// Buffers that get an address.
+fn owned(workload: &Workload) -> impl Iterator<Item = &BufferFacts> {
+    workload.profile.buffers.iter().filter(|facts| facts.class != Class::External)
 }
 
 impl Policy for MemoryMode {
@@ -97,8 +117,7 @@ impl Policy for MemoryMode {
         let workload = world.workload;
         if !self.settled {
             self.settled = true;
-            let bytes = world.setting.fast_budget_bytes() / PAGE_BYTES * PAGE_BYTES;
-            world.fill(Tier::FAST, bytes)?;
+            world.fill(Tier::FAST, self.lines.len() as u64 * self.line_bytes)?;
             for buffer in workload.persistent() {
                 self.bear(workload, buffer)?;
             }
