@@ -152,6 +152,10 @@ impl<D: Decide> Policy for Online<D> {
         if block.life != job.life || block.moving.is_some() || there != job.len_bytes {
             return Ok(Start::Drop);
         }
+        if is_newborn(world, job.thing) {
+            // As in every schedule, nothing moves beside the op that makes it.
+            return Ok(Start::Wait);
+        }
         if job.len_bytes > world.room(job.to) {
             // Evictions under way may make the room; nothing else will.
             let hope = world.pending(false).next().is_some();
@@ -169,6 +173,12 @@ impl<D: Decide> Policy for Online<D> {
         block.moving = None;
         Ok(true)
     }
+}
+
+/// Whether the op that runs has made the buffer.
+fn is_newborn(world: &World, buffer: u32) -> bool {
+    let facts = &world.workload.profile.buffers[buffer as usize];
+    facts.class != Class::Persistent && facts.birth_op == world.op
 }
 
 /// Buffers that are worth a look: a page or more.
