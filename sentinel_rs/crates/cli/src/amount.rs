@@ -56,6 +56,22 @@ impl Budget {
     }
 }
 
+impl Budget {
+    /// The same, for a command's `--fast`.
+    ///
+    /// # Errors
+    /// When a share of so small a peak is no byte at all.
+    pub fn asked_of(self, peak_bytes: u64) -> anyhow::Result<u64> {
+        match self.bytes_of(peak_bytes) {
+            0 => anyhow::bail!(
+                "--fast: that share of this step's peak of {peak_bytes} bytes is less than a byte, accepted is a larger share or a \
+                 number of bytes"
+            ),
+            bytes => Ok(bytes),
+        }
+    }
+}
+
 /// So many percent of the bytes, rounded down; all of them from 100 on.
 pub fn percent_of(bytes: u64, percent: u32) -> u64 {
     Budget::Share(percent.saturating_mul(10_000).min(1_000_000)).bytes_of(bytes)

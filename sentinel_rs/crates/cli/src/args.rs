@@ -73,7 +73,7 @@ enum TypedCommand {
         /// Trace file, as written for SENTINEL_TRACE
         file: PathBuf,
         /// Fast memory: a share of the step's peak such as 20%, or bytes such as 512M or 2G (powers of 1024)
-        #[arg(long, value_name = "AMOUNT")]
+        #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
         fast: String,
         /// Policy that plans the moves: gap or hpca21
         #[arg(long, value_name = "NAME", default_value = Policy::DEFAULT.name())]
@@ -134,7 +134,7 @@ enum TypedTrace {
         #[arg(long, value_name = "A,B")]
         batches: String,
         /// Examples per step that are wanted
-        #[arg(long, value_name = "K")]
+        #[arg(long, value_name = "K", allow_negative_numbers = true)]
         batch: u32,
         /// Where to write the scaled trace
         #[arg(short, long, value_name = "FILE")]
@@ -158,28 +158,28 @@ struct TypedSim {
     policy: String,
     /// Fast memory: amounts such as 20% or 512M separated by commas, or a range of shares of the peak such as 5%..100%, in
     /// steps of five points
-    #[arg(long, value_name = "AMOUNTS", default_value = "20%")]
+    #[arg(long, value_name = "AMOUNTS", default_value = "20%", allow_hyphen_values = true)]
     fast: String,
     /// Machine profile: optane, cxl, hbm-ddr, swap-nvme, hbm-ddr-cxl or the path of a .toml file
     #[arg(long, value_name = "MACHINE", default_value = "optane")]
     machine: String,
     /// Migration speed: peaks that each direction can move in one all-fast step, instead of what the machine profile says
-    #[arg(long, value_name = "M", conflicts_with = "migration_gbps")]
+    #[arg(long, value_name = "M", conflicts_with = "migration_gbps", allow_negative_numbers = true)]
     mhat: Option<f64>,
     /// Migration speed of each direction in GB/s of the machine, instead of what its profile says
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     migration_gbps: Option<f64>,
     /// Share of the all-fast step that is memory time, 0 to 1; without it 1, the hardest case for placement
-    #[arg(long, value_name = "S", conflicts_with = "slow_ratio")]
+    #[arg(long, value_name = "S", conflicts_with = "slow_ratio", allow_negative_numbers = true)]
     memory_share: Option<f64>,
     /// Set the memory share so that slow-only is this many times slower than all-fast
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
     slow_ratio: Option<f64>,
     /// Count memory time as the emulated slow tier of the live runtime does
     #[arg(long, conflicts_with_all = ["memory_share", "slow_ratio"])]
     emulated: bool,
     /// Seconds of a step all fast, as measured in training: with it, predicts the step times of a live run
-    #[arg(long, value_name = "S", requires = "emulated", conflicts_with = "mhat")]
+    #[arg(long, value_name = "S", requires = "emulated", conflicts_with = "mhat", allow_negative_numbers = true)]
     step_seconds: Option<f64>,
     /// Leave out the bound on any policy's throughput, which takes seconds for each budget
     #[arg(long)]
@@ -217,13 +217,19 @@ enum TypedBench {
         #[arg(long, value_name = "DIR", default_value = "sentinel_rs/testdata")]
         data: PathBuf,
         /// Seconds for each exact search
-        #[arg(long, value_name = "S", default_value_t = 60)]
+        #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
         exact_seconds: u64,
     },
     /// Plan synthetic steps of growing size with every policy that plans: CPU seconds, memory, how they grow
     Planning {
         /// Buffers of each step, separated by commas; a tenth as many ops
-        #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1000,10000,100000,1000000")]
+        #[arg(
+            long,
+            value_name = "N",
+            value_delimiter = ',',
+            default_value = "1000,10000,100000,1000000",
+            allow_negative_numbers = true
+        )]
         buffers: Vec<u32>,
         /// Measure one POLICY:BUFFERS in this process, and print that only
         #[arg(long, value_name = "CASE", hide = true)]

@@ -84,7 +84,7 @@ fn run(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         }
         Command::Plan { file, fast, policy, machine, json } => {
             let profile = profile::fold(&trace::read(file)?)?;
-            let Some(plan) = policy.plan(&profile, fast.bytes_of(profile.peak_live_bytes), &machine) else {
+            let Some(plan) = policy.plan(&profile, fast.asked_of(profile.peak_live_bytes)?, &machine) else {
                 anyhow::bail!("--policy = {}: it makes no plan", policy.name())
             };
             let report = planning::Report::of(&profile, &plan?, policy, &machine);

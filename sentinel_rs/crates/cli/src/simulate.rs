@@ -103,6 +103,9 @@ impl Report {
         let emulated = question.memory == MemoryTime::Emulated;
         let live = emulated.then(|| LiveStep::of(name, trace, question.step_ns)).transpose()?;
         let (workload, step_ns) = match &live {
+            Some(live) if live.workload.step_ns <= 0.0 => {
+                anyhow::bail!("--emulated: the recorded ops take no time at all, so that nothing is known of a step's")
+            }
             Some(live) => (live.workload.clone(), live.all_fast_ns),
             None => {
                 let workload = Workload::of(name, trace)?;
@@ -120,7 +123,8 @@ impl Report {
         let mut m_hat = 0.0;
         let mut points = Vec::new();
         // A curve goes from left to right, and through no point twice, however the amounts were listed.
-        let fast_bytes: BTreeSet<u64> = question.budgets.iter().map(|budget| budget.bytes_of(peak)).collect();
+        let fast_bytes: BTreeSet<u64> =
+            question.budgets.iter().map(|budget| budget.asked_of(peak)).collect::<anyhow::Result<_>>()?;
         for fast_bytes in fast_bytes {
             let setting = question.migration.setting(workload, &costs, &question.machine, fast_bytes);
             m_hat = setting.m_hat(workload);

@@ -40,6 +40,15 @@ fn the_last_line_is_one_object() {
 }
 
 #[test]
+fn more_seconds_than_a_day_has_are_refused() {
+    let arguments = ["bench", "packing", "--exact-seconds", "18446744073709551615"];
+    let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_sentinel")).args(arguments).output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(2));
+    assert!(said.contains("18446744073709551615 is not in 0..=86400") && said.contains("--exact-seconds"), "{said}");
+}
+
+#[test]
 fn a_wrong_line_is_named() {
     let Output { status, stderr, .. } = bench(&folder("wrong", "id,lower,upper,size\n0,0,4,7\n1,5,5,8\n"));
     assert_eq!(status.code(), Some(1));

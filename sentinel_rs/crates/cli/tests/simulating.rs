@@ -92,20 +92,44 @@ fn a_file_that_cannot_be_written_is_refused_before_anything_is_read() {
     let folder = directory("unwritable");
     let missing = folder.join("missing/out").into_os_string().into_string().unwrap();
     let scale = ["trace", "scale", "no.trace", "no.trace", "--batches", "1,2", "--batch", "3", "--out"];
-    for (arguments, option) in [
-        (&["sim", "no.trace", "--plot"][..], "--plot"),
-        (&scale, "--out"),
-        (&["bench", "policies", "--results"], "--results"),
-    ] {
-        // A folder under a file can be neither found nor made.
-        fs::write(folder.join("file"), "").unwrap();
-        let path =
-            if option == "--results" { folder.join("file/results").display().to_string() } else { missing.clone() };
-        let ran = sentinel(&[arguments, &[&path]].concat());
-        let begin = format!("sentinel: {option} = {path}: cannot be ");
+    for (arguments, option) in [(&["sim", "no.trace", "--plot"][..], "--plot"), (&scale, "--out")] {
+        let ran = sentinel(&[arguments, &[&missing]].concat());
+        let begin = format!("sentinel: {option} = {missing}: cannot be written: ");
         assert!(ran.code == 1 && ran.err.starts_with(&begin), "{}", ran.err);
     }
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+#[test]
+fn the_full_table_is_not_worked_out_for_a_folder_that_cannot_be_made() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../..");
+    let [published, recorded] = ["bench/data/hpca21", "sentinel_rs/testdata"].map(|folder| format!("{root}/{folder}"));
+    let folder = directory("unwritable_table");
+    let data = folder.join("data").display().to_string();
+    fs::create_dir(&data).unwrap();
+    fs::copy(format!("{recorded}/dcgan-b64.trace"), format!("{data}/dcgan.trace")).unwrap();
+    // A folder under a file can be neither found nor made.
+    fs::write(folder.join("file"), "").unwrap();
+    let results = folder.join("file/results").display().to_string();
+    let arguments = ["bench", "policies", "--published", &published, "--data", &data, "--results", &results];
+    let Ran { code, err, out } = sentinel(&arguments);
+    assert!(code == 1 && err.starts_with(&format!("sentinel: --results = {results}: cannot be made: ")), "{err}");
+    assert!(out.contains("dcgan.trace") && !out.contains("machine: one number"), "{out}");
+}
+
+#[test]
+fn a_step_of_which_nothing_is_known_is_refused() {
+    let mut timeless = step();
+    timeless.ops.iter_mut().for_each(|op| op.end_ns = op.start_ns);
+    let file = file_with("sim_timeless", &timeless);
+    let ran = sentinel(&["sim", &file, "--emulated", "--step-seconds", "1"]);
+    assert!(ran.code == 1 && ran.err.starts_with("sentinel: --emulated: the recorded ops take no time"), "{}", ran.err);
+    let file = file_with("sim_bufferless", &trace::StepTrace { buffers: vec![], ..step() });
+    let expected = "sentinel: --fast: that share of this step's peak of 0 bytes is less than a byte";
+    for arguments in [["sim", &file, "--fast", "20%"], ["plan", &file, "--fast", "20%"]] {
+        let ran = sentinel(&arguments);
+        assert!(ran.code == 1 && ran.err.starts_with(expected), "{}", ran.err);
+    }
 }
 
 #[test]
@@ -162,6 +186,9 @@ fn what_cannot_be_simulated_is_refused_by_name() {
         ("--migration-gbps", "nan", "--migration-gbps = NaN"),
         ("--migration-gbps", "inf", "--migration-gbps = inf"),
         ("--memory-share", "nan", "--memory-share = NaN"),
+        ("--memory-share", "-0.5", "--memory-share = -0.5: accepted is 0 to 1"),
+        ("--mhat", "-1", "--mhat = -1: accepted is"),
+        ("--fast", "-5%", "--fast = -5%: accepted are"),
         ("--memory-share", "2", "--memory-share"),
         ("--slow-ratio", "99", "at most"),
         ("--machine", "pdp11", "pdp11"),

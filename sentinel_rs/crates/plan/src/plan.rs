@@ -159,6 +159,6 @@ pub enum PlanError {
     #[error("the profiled step has no operation")]
     Empty,
     /// The budget is zero.
-    #[error("fast_bytes = 0: a plan needs a budget of at least one page ({} bytes)", trace::PAGE_BYTES)]
+    #[error("fast_bytes = 0: a plan needs a budget above 0")]
     NoBudget,
 }

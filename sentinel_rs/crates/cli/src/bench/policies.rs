@@ -91,18 +91,18 @@ struct Summary {
 
 /// Runs everything.
 pub fn run(data: &Path, published: &Path, results: &Path, brief: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let table = results.join("policies.csv");
-    if !brief {
-        std::fs::create_dir_all(results)
-            .with_context(|| format!("--results = {}: cannot be made", results.display()))?;
-        crate::output::check("--results", &table)?;
-    }
     let machine = Machine::by_name("optane")?;
     let throughput = Figures::read(&published.join("throughput-vs-fast-only.csv"))?;
     let speedup = Figures::read(&published.join("speedup-over-slow-only-at-20.csv"))?;
     let models = load(data, &speedup, &machine, out)?;
     if models.is_empty() {
         anyhow::bail!("no recorded step of a published model in {}: expected such as resnet32.trace", data.display());
+    }
+    let table = results.join("policies.csv");
+    if !brief {
+        std::fs::create_dir_all(results)
+            .with_context(|| format!("--results = {}: cannot be made", results.display()))?;
+        crate::output::check("--results", &table)?;
     }
     let mut summary = Summary {
         models: models.iter().map(|model| model.name).collect(),

@@ -83,7 +83,7 @@ pub fn pack_lifetimes(items: &[Item], align_bytes: u64, effort: Effort, seed: u6
     }
     if let Effort::Exact { time_limit } = effort {
         // Another seed, so that the walks that have failed are not repeated.
-        refine(&mut fills, target, &mut Allowance::Until(Instant::now() + time_limit), !seed);
+        refine(&mut fills, target, &mut Allowance::Until(Instant::now().checked_add(time_limit)), !seed);
     }
     for fill in &fills {
         for (&id, &offset) in fill.leaf.ids.iter().zip(&fill.offsets) {
@@ -140,7 +140,8 @@ impl Filled {
 /// What is left for the searches of all leaves.
 enum Allowance {
     Work(u64),
-    Until(Instant),
+    /// Nothing for a limit beyond what clocks count.
+    Until(Option<Instant>),
 }
 
 impl Allowance {
@@ -150,7 +151,8 @@ impl Allowance {
             Allowance::Work(left) => Budget { work: left / u64::from(leaves), deadline: None },
             Allowance::Until(end) => {
                 let now = Instant::now();
-                Budget { work: u64::MAX, deadline: Some(now + end.saturating_duration_since(now) / leaves) }
+                let share = |end: Instant| now + end.saturating_duration_since(now) / leaves;
+                Budget { work: u64::MAX, deadline: end.map(share) }
             }
         }
     }

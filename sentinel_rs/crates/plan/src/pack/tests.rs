@@ -251,3 +251,12 @@ proptest! {
         prop_assert_eq!(good(), good());
     }
 }
+
+#[test]
+fn a_limit_beyond_what_clocks_count_is_none() {
+    // Load 11, optimum 12: a search follows, and ends by itself.
+    let rows = [(4, 6, 9), (2, 3, 4), (6, 4, 6), (3, 2, 4), (5, 1, 1), (1, 6, 7), (5, 3, 3), (1, 2, 3), (6, 1, 2)];
+    let items = rows.map(|(size_bytes, first_op, last_op)| item(size_bytes, first_op, last_op));
+    let packing = pack_lifetimes(&items, 1, Effort::Exact { time_limit: Duration::MAX }, 1);
+    assert_eq!(packing.height_bytes, 12);
+}
