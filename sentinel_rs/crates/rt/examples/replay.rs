@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
+use sys::process::thread_cpu_ns;
 use trace::{Origin, StepTrace};
 
 const ALIGN_BYTES: u64 = 64;
@@ -71,14 +72,6 @@ fn last(count: usize) -> u32 {
     u32::try_from(count).map_or(u32::MAX, |count| count.saturating_sub(1))
 }
 
-/// CPU nanoseconds of the calling thread.
-fn cpu_ns() -> Result<f64, Box<dyn Error>> {
-    // The kernel adds a running thread's time up at ticks and when the thread yields.
-    std::thread::yield_now();
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    Ok(text.split(' ').next().unwrap_or_default().parse()?)
-}
-
 /// Replays with the C library's allocator, or the preloaded one.
 fn with_malloc(replay: &Replay) {
     let mut blocks: Vec<Vec<u8>> = std::iter::repeat_with(Vec::new).take(replay.buffers).collect();
@@ -126,15 +119,16 @@ fn with_runtime(runtime: &Runtime, replay: &Replay, step_id: i64, allocates: boo
 }
 
 /// CPU nanoseconds of `rounds` calls of `work`, after some that do not count.
-fn timed(rounds: u32, mut work: impl FnMut()) -> Result<f64, Box<dyn Error>> {
+#[allow(clippy::cast_precision_loss)] // a duration
+fn timed(rounds: u32, mut work: impl FnMut()) -> f64 {
     for _ in 0..SETTLING_ROUNDS {
         work();
     }
-    let before = cpu_ns()?;
+    let before = thread_cpu_ns();
     for _ in 0..rounds {
         work();
     }
-    Ok(cpu_ns()? - before)
+    (thread_cpu_ns() - before) as f64
 }
 
 /// Follows a plan; nanoseconds per round with allocations, less those without.
@@ -160,8 +154,8 @@ fn planned(replay: &Replay, rounds: u32) -> Result<f64, Box<dyn Error>> {
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let whole = timed(rounds, || step(true))?;
-    let hooks = timed(rounds, || step(false))?;
+    let whole = timed(rounds, || step(true));
+    let hooks = timed(rounds, || step(false));
     let report = runtime.report();
     eprintln!("state {}, hit rate {:?}, arena {}", report.state, report.slot_hit_rate, report.arena_bytes);
     if report.steps_managed < u64::from(rounds) {
@@ -171,16 +165,12 @@ fn planned(replay: &Replay, rounds: u32) -> Result<f64, Box<dyn Error>> {
 }
 
 /// Serves every allocation from the heaps, in `threads` threads; nanoseconds per round and thread.
-fn in_threads(threads: u32, work: impl Fn() -> Result<f64, String> + Sync) -> Result<f64, Box<dyn Error>> {
-    let times: Vec<Result<f64, String>> = std::thread::scope(|scope| {
+fn in_threads(threads: u32, work: impl Fn() -> f64 + Sync) -> Result<f64, Box<dyn Error>> {
+    let times: Option<Vec<f64>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
-        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a thread failed".to_owned()))).collect()
+        running.into_iter().map(|thread| thread.join().ok()).collect()
     });
-    let mut sum = 0.0;
-    for time in times {
-        sum += time?;
-    }
-    Ok(sum / f64::from(threads))
+    Ok(times.ok_or("a thread failed")?.into_iter().sum::<f64>() / f64::from(threads))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -197,13 +187,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let runtime = runtime()?;
                 let replayed = || timed(rounds, || with_runtime(&runtime, &replay, 0, true));
                 let idle = || timed(rounds, || with_runtime(&runtime, &replay, 0, false));
-                let text = |error: Box<dyn Error>| error.to_string();
-                in_threads(threads, || Ok(replayed().map_err(text)? - idle().map_err(text)?))?
+                in_threads(threads, || replayed() - idle())?
             }
-            "malloc" => {
-                let text = |error: Box<dyn Error>| error.to_string();
-                in_threads(threads, || timed(rounds, || with_malloc(&replay)).map_err(text))?
-            }
+            "malloc" => in_threads(threads, || timed(rounds, || with_malloc(&replay)))?,
             _ => return Err(format!("{kind}: accepted are planned, unplanned and malloc").into()),
         };
         #[allow(clippy::cast_precision_loss)] // a count of allocations

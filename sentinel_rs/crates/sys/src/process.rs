@@ -1,4 +1,4 @@
-//! The life of this process: its exit, and whether we are a forked child, which has its parent's memory, but none of its
+//! The life of this process: the time that its threads spend on cores, its exit, and whether we are a forked child, which has its parent's memory, but none of its
 //! threads, and perhaps locks that nobody will ever release.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,9 +33,31 @@ pub fn at_exit(handler: extern "C" fn()) {
     unsafe { libc::atexit(handler) };
 }
 
+/// Nanoseconds that the calling thread has spent on a core so far, by which benches measure because other work shares the machine.
+#[must_use]
+pub fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writes. Every thread has this clock, so the call cannot fail; if it did, time would stand still.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    let [seconds, nanoseconds] = [time.tv_sec, time.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
+    seconds * 1_000_000_000 + nanoseconds
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_threads_time_passes_while_it_works_and_not_while_it_sleeps() {
+        let before = thread_cpu_ns();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let slept = thread_cpu_ns() - before;
+        assert!(slept < 100_000_000, "{slept}");
+        let begin = std::time::Instant::now();
+        while thread_cpu_ns() - before < 20_000_000 {
+            assert!(begin.elapsed().as_secs() < 60, "the clock stands still");
+        }
+    }
 
     #[test]
     fn a_forked_child_knows_that_it_is_one() {

@@ -81,7 +81,7 @@ struct Summary {
 /// Packs every instance in `data/packing`, every trace in `data` and the `traces` named, at every effort.
 pub fn run(data: &Path, traces: &[PathBuf], exact_limit: Duration, out: &mut impl Write) -> anyhow::Result<()> {
     let instances = instances(data, traces)?;
-    let calibration_cpu_seconds = calibrate()?;
+    let calibration_cpu_seconds = calibrate();
     let rows = instances.iter().map(|instance| measure(instance, exact_limit)).collect::<anyhow::Result<Vec<Row>>>()?;
     print(&rows, out)?;
     let summary = summary(rows, calibration_cpu_seconds);
@@ -190,9 +190,9 @@ fn measure(instance: &Instance, exact_limit: Duration) -> anyhow::Result<Row> {
     for (name, effort) in
         [("fast", Effort::Fast), ("good", Effort::Good), ("exact", Effort::Exact { time_limit: exact_limit })]
     {
-        let before = cpu_seconds()?;
+        let before = cpu_seconds();
         let packing = pack_lifetimes(&instance.items, instance.align_bytes, effort, SEED);
-        let cpu_seconds = cpu_seconds()? - before;
+        let cpu_seconds = cpu_seconds() - before;
         if let Err(error) = check(&instance.items, &packing.offsets, packing.height_bytes) {
             bail!("{} at effort {name}: {error}", instance.name);
         }

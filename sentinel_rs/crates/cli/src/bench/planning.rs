@@ -90,7 +90,7 @@ struct Summary {
 
 /// Measures every policy at every size, each in a child process.
 pub fn run(sizes: &[u32], out: &mut impl Write) -> anyhow::Result<()> {
-    let calibration_cpu_seconds = calibrate()?;
+    let calibration_cpu_seconds = calibrate();
     let mut rows = Vec::new();
     for policy in POLICIES {
         for &buffers in sizes {
@@ -127,16 +127,16 @@ pub fn measure(case: Case, out: &mut impl Write) -> anyhow::Result<()> {
     let machine = Machine::by_name("optane")?;
     let trace = synthetic(case.buffers, SEED);
     let mut best: Option<Measured> = None;
-    let begin = cpu_seconds()?;
+    let begin = cpu_seconds();
     for _ in 0..ROUNDS {
-        let before = cpu_seconds()?;
+        let before = cpu_seconds();
         let profile = profile::fold(&trace)?;
-        let folded = cpu_seconds()?;
+        let folded = cpu_seconds();
         let Some(plan) = case.policy.plan(&profile, profile.peak_live_bytes / FAST_SHARE, &machine) else {
             bail!("--case: {} plans nothing; accepted are hpca21 and gap", case.policy.name())
         };
         let plan = plan?;
-        let planned = cpu_seconds()?;
+        let planned = cpu_seconds();
         check(&profile, &plan)?;
         let seconds = planned - before;
         let peak_bytes = match &best {
