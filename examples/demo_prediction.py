@@ -9,6 +9,9 @@ import statistics
 import subprocess
 
 BYTES = ("promoted_bytes", "demoted_bytes")
+# How close predictions should come on an idle machine: of step times, and of bytes moved.
+STEP_WITHIN = 0.05
+BYTES_WITHIN = 0.02
 
 
 def command(sentinel, trace, step_seconds, fast_bytes, migration_gbps, policies):
@@ -70,8 +73,8 @@ def prediction_summary(rounds, sentinel, fast_bytes, migration_gbps, planned, ot
       others: Modes without one, whose order is predicted from the trace of the first planned mode.
 
     Returns:
-      A dict with the figures of each planned mode, the order of all modes by step time, predicted and measured, and the
-      command of one prediction.
+      A dict with the figures of each planned mode, the order of all modes by step time, predicted and measured, the
+      command of one prediction, and a list of what is predicted badly.
     """
     predictions = []
     for runs in rounds:
@@ -99,7 +102,32 @@ def prediction_summary(rounds, sentinel, fast_bytes, migration_gbps, planned, ot
             command("sentinel", rounds[-1][planned[0]][0].trace, *question, planned[:1])
         ),
     )
+    summary["missed"] = missed_predictions(summary, planned)
     return summary
+
+
+def missed_predictions(summary, planned):
+    """A sentence for each figure that was predicted worse than it should be on an idle machine."""
+    missed = []
+    for mode in planned:
+        figures = summary[mode]
+        error = figures["prediction_error"]
+        if abs(error) > STEP_WITHIN:
+            missed.append(
+                f"the step of {mode} is {error:+.1%} off, should be within {STEP_WITHIN:.0%}"
+            )
+        for name in BYTES:
+            predicted, measured = (
+                figures[f"{kind}_{name}_per_step"] for kind in ("predicted", "measured")
+            )
+            if abs(predicted - measured) > BYTES_WITHIN * measured:
+                missed.append(
+                    f"{name} of {mode}: {predicted / 1e6:.1f} MB per step, measured {measured / 1e6:.1f}, "
+                    f"should be within {BYTES_WITHIN:.0%}"
+                )
+    if summary["predicted_order"] != summary["measured_order"]:
+        missed.append("the order of the modes is another one")
+    return missed
 
 
 def print_prediction(summary, planned):
@@ -125,4 +153,6 @@ def print_prediction(summary, planned):
         )
     print("order    {}".format(" < ".join(summary["predicted_order"])))
     print("measured {}".format(" < ".join(summary["measured_order"])))
+    for missed in summary["missed"]:
+        print(f"MISSED: {missed}")
     print("again:   {}".format(summary["command"]))

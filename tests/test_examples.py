@@ -78,3 +78,31 @@ def test_the_demo_names_what_does_not_hold(monkeypatch, key, value, named):
     failures = failed_checks({**GOOD_SUMMARY, key: value})
     assert len(failures) == 1
     assert named in failures[0]
+
+
+def good_prediction():
+    """A prediction that is as good as it should be."""
+    own = {"prediction_error": -0.05}
+    for name in ("promoted_bytes", "demoted_bytes"):
+        own.update({f"predicted_{name}_per_step": 102, f"measured_{name}_per_step": 100})
+    return {"gap": own, "predicted_order": ["gap", "slow"], "measured_order": ["gap", "slow"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("prediction_error", 0.051, "the step of gap is +5.1% off"),
+        ("predicted_demoted_bytes_per_step", 97, "demoted_bytes of gap"),
+        ("measured_order", ["slow", "gap"], "another one"),
+    ],
+)
+def test_the_demo_names_what_was_predicted_badly(monkeypatch, key, value, named):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from demo_prediction import missed_predictions
+
+    prediction = good_prediction()
+    assert missed_predictions(prediction, ["gap"]) == []
+    (prediction if key in prediction else prediction["gap"])[key] = value
+    missed = missed_predictions(prediction, ["gap"])
+    assert len(missed) == 1
+    assert named in missed[0]

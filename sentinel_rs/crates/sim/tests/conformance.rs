@@ -124,6 +124,23 @@ fn with_all_the_memory_there_is_nothing_is_slow() {
     }
 }
 
+#[test]
+fn plans_for_three_tiers_are_those_for_the_first_two_of_them() {
+    let machines = ["hbm-ddr", "hbm-ddr-cxl"].map(|name| Machine::by_name(name).unwrap());
+    assert_eq!(machines.each_ref().map(|machine| machine.tiers.len()), [2, 3]);
+    for seed in 200..212 {
+        let workload = Workload::of("random", &step(seed)).unwrap();
+        let setting = Setting::with_m_hat(&workload, (workload.profile.peak_live_bytes / 5).max(1), 2.0);
+        for policy in [Named::Gap, Named::GapAtOps, Named::Hpca21, Named::StaticOptimum] {
+            let [two, three] = machines.each_ref().map(|machine| {
+                let costs = Costs::new(&workload.profile, machine, MemoryTime::Share(1.0)).unwrap();
+                policy.run(&workload, &costs, &setting, machine).unwrap().sums.step_ns
+            });
+            assert_eq!(two.to_bits(), three.to_bits(), "seed {seed}: {}: {two} and {three} ns", policy.name());
+        }
+    }
+}
+
 /// A policy that puts everything into fast memory without asking.
 struct Greedy;
 

@@ -33,6 +33,8 @@ const HOPELESS: f64 = 1.05;
 const SCRATCH_GRAINS: u64 = 256;
 /// Parts of an op's scratch, at most.
 const SCRATCH_PARTS_MAX: u64 = 16;
+/// Of the tiers below the fastest, the one in which plans put things, however many there are.
+const SLOW: usize = Tier::SLOW.0 as usize;
 /// Units of one buffer, at most.
 const PARTS_MAX: u64 = 4096;
 /// The smallest buffers are fast without being asked, as long as they take at most this part of the planned fast bytes.
@@ -192,8 +194,7 @@ impl Planner<'_> {
                 };
                 rest -= own;
                 let share = bytes_f64(own) / bytes_f64(pages.max(1));
-                let last = self.costs.tiers.len() - 1;
-                problem.tensors.push(GapTensor::part(facts, self.costs, last..=last, own * PAGE_BYTES, share));
+                problem.tensors.push(GapTensor::part(facts, self.costs, SLOW..=SLOW, own * PAGE_BYTES, share));
             }
             buffers.push((index, begin..problem.tensors.len()));
         }
@@ -213,14 +214,13 @@ impl Planner<'_> {
 
     /// One of so many equal parts of an op's scratch.
     fn scratch_part(&self, scratch: &Scratch, parts: u64) -> GapTensor {
-        let last = self.costs.tiers.len() - 1;
         GapTensor {
             size_bytes: signed(scratch.bytes / parts),
             birth_op: scratch.op,
             death_op: scratch.op,
             persistent: false,
             takes_what_is_free: true,
-            uses: vec![GapUse::of(&scratch.used, self.costs, last..=last, 1.0 / bytes_f64(parts))],
+            uses: vec![GapUse::of(&scratch.used, self.costs, SLOW..=SLOW, 1.0 / bytes_f64(parts))],
         }
     }
 }

@@ -187,7 +187,6 @@ impl GapProblem {
     #[must_use]
     pub fn of_ops(profile: &Profile, costs: &Costs, migration: Migration, room_bytes: Vec<i64>) -> GapProblem {
         let firsts: Vec<u32> = profile.layers.iter().map(|layer| layer.first_op).collect();
-        let slowest = Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
         GapProblem {
             base_ns: costs.ops.iter().map(|op| op.base_ns).collect(),
             memory_ns: costs.ops.iter().map(|op| op.base_ns - op.slack_ns).collect(),
@@ -197,8 +196,8 @@ impl GapProblem {
             promote_rate: migration.promote_rate,
             demote_rate: migration.demote_rate,
             taken: [
-                taken_by(costs, migration.promote_rate, slowest, Tier::FAST),
-                taken_by(costs, migration.demote_rate, Tier::FAST, slowest),
+                taken_by(costs, migration.promote_rate, Tier::SLOW, Tier::FAST),
+                taken_by(costs, migration.demote_rate, Tier::FAST, Tier::SLOW),
             ],
             issue: Issue::at_layers(profile.ops.len(), &firsts),
         }
@@ -219,13 +218,13 @@ fn busy_ns(profile: &Profile, costs: &Costs) -> Vec<f64> {
     busy_ns
 }
 
-/// Parts of the fastest and the slowest device that a move takes; nothing where moves do not slow ops down.
+/// Parts of the fastest device and of the one below it that a move takes; nothing where moves do not slow ops down.
 fn taken_by(costs: &Costs, rate: f64, from: Tier, to: Tier) -> [f64; 2] {
     let mut taken = vec![0.0; costs.tiers.len()];
     if costs.contends {
         costs.add_move(&mut taken, rate, from, to);
     }
-    [taken[0], taken[costs.tiers.len() - 1]]
+    [Tier::FAST, Tier::SLOW].map(|tier| taken[usize::from(tier.0)])
 }
 
 impl GapTensor {
@@ -255,7 +254,7 @@ impl GapUse {
     /// The part `share` of a use; outside fast memory it costs what the cheapest of the tiers `below` makes it.
     pub(super) fn of(used: &BufferUse, costs: &Costs, below: RangeInclusive<usize>, share: f64) -> GapUse {
         let ranked = |rank: usize| Tier(u8::try_from(rank).unwrap_or(u8::MAX));
-        let slowest = ranked(*below.end());
+        let slow = ranked(*below.start());
         let (op, read, written) = (used.op as usize, bytes_f64(used.read_bytes), bytes_f64(used.written_bytes));
         let extra = |tier: Tier| read * costs.extra_read_ns(op, tier) + written * costs.extra_write_ns(op, tier);
         let busy = |tier: Tier| {
@@ -263,6 +262,6 @@ impl GapUse {
             costs.ops[op].scale * (read * cost.busy_read_ns + written * cost.busy_write_ns) * share
         };
         let slow_ns = below.map(|rank| extra(ranked(rank))).fold(f64::INFINITY, f64::min);
-        GapUse { op: used.op, slow_ns: slow_ns * share, busy_ns: [busy(Tier::FAST), busy(slowest)] }
+        GapUse { op: used.op, slow_ns: slow_ns * share, busy_ns: [busy(Tier::FAST), busy(slow)] }
     }
 }

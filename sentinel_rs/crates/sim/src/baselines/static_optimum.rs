@@ -83,14 +83,13 @@ pub fn static_optimum(workload: &Workload, costs: &Costs, fast_budget_bytes: u64
 
 /// An op's time: what slow buffers add beyond its slack, in milliseconds.
 fn add_times(program: &mut Program, workload: &Workload, costs: &Costs, column_of: &[usize]) {
-    let slowest = Tier(u8::try_from(costs.tiers.len() - 1).unwrap_or(u8::MAX));
     for (index, op) in workload.ops.iter().enumerate() {
         let terms: Vec<(usize, f64)> = op
             .uses
             .iter()
             .map(|u| {
-                let extra_ns = to_f64(u.read_bytes) * costs.extra_read_ns(index, slowest)
-                    + to_f64(u.written_bytes) * costs.extra_write_ns(index, slowest);
+                let extra_ns = to_f64(u.read_bytes) * costs.extra_read_ns(index, Tier::SLOW)
+                    + to_f64(u.written_bytes) * costs.extra_write_ns(index, Tier::SLOW);
                 (column_of[u.buffer as usize], extra_ns / 1e6)
             })
             .filter(|&(column, extra)| column != usize::MAX && extra > 0.0)
