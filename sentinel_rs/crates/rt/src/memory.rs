@@ -325,7 +325,9 @@ impl Memory {
     /// Lets an arena work on the accounts of this memory.
     pub fn on_ground<T>(&self, work: impl FnOnce(Ground<'_>) -> T) -> T {
         let drop_pages = |range: Range<usize>, next: Tier| self.discard(range, next);
-        work(Ground { budget: &self.budget, pages: &self.pages, drop_pages: &drop_pages })
+        let take_pages = |range: Range<usize>| self.tiers.populate(range);
+        let (budget, pages) = (&self.budget, &self.pages);
+        work(Ground { budget, pages, drop_pages: &drop_pages, take_pages: &take_pages, await_room: &|_| {} })
     }
 
     /// Drops contents that nobody needs. A refusal leaves old pages in place, which costs memory but no correctness.

@@ -14,7 +14,7 @@ use crate::stats::{Counters, Report};
 use crate::steps::{Active, Mode, Steps};
 use crate::tiers::emulated::EmulatedTiers;
 use arc_swap::ArcSwapOption;
-use place::{Entered, Taken, UnitState};
+use place::{Entered, Ground, Taken, UnitState};
 use plan::Policy;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -270,9 +270,16 @@ impl Runtime {
                     // A plan may move nothing and still need its tensors to be born in the right place.
                     counters.trouble(|| explain_new(memory.tiers.slow_name(), tier, error.errno));
                 }
+                if tier == Tier::FAST {
+                    memory.tiers.populate(unit.range());
+                }
             }
         };
-        let taken = memory.on_ground(|ground| arena.take(own.kernel, size_bytes, own.step_tag, ground, &mut begun));
+        let await_room = |bytes| managed.await_room(bytes, memory, &self.mover, counters);
+        let taken = memory.on_ground(|ground| {
+            let ground = Ground { await_room: &await_room, ..ground };
+            arena.take(own.kernel, size_bytes, own.step_tag, ground, &mut begun)
+        });
         match taken {
             Taken::Pool { addr } => {
                 counters.slot_hits.count();

@@ -11,6 +11,7 @@ use rt::runtime::Runtime;
 use rt::stats::Report;
 use rt::tiers::emulated::EmulatedTiers;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use sys::errno::{EBUSY, ENODEV, ENOMEM, EPERM};
@@ -39,6 +40,8 @@ enum Fault {
 struct FaultyTiers {
     inner: EmulatedTiers,
     fault: Mutex<Option<(Option<Tier>, Fault)>>,
+    /// As swap does it: what is born slow takes memory until it has been moved.
+    births_take_memory: AtomicBool,
 }
 
 impl FaultyTiers {
@@ -94,6 +97,10 @@ impl Tiers for FaultyTiers {
     fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError> {
         self.inner.discard(range, next)
     }
+
+    fn births_take_memory(&self) -> bool {
+        self.births_take_memory.load(Ordering::Relaxed)
+    }
 }
 
 /// A training that follows a plan with moves, and the tiers that can be told to fail.
@@ -118,7 +125,7 @@ fn unmanaged(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
     let options = options::parse(&[], &variables).expect("good options").expect("a budget was set");
     let machine = Machine { promote_gbps: GBPS, demote_gbps: GBPS, ..Machine::by_name("optane").expect("built in") };
     let inner = EmulatedTiers::new(machine.clone(), "emulated:optane".to_owned());
-    let tiers = Arc::new(FaultyTiers { inner, fault: Mutex::new(None) });
+    let tiers = Arc::new(FaultyTiers { inner, fault: Mutex::new(None), births_take_memory: AtomicBool::new(false) });
     let memory = Memory::reserve(Arc::<FaultyTiers>::clone(&tiers), CAPACITY_BYTES, FAST_BYTES).expect("address space");
     let runtime = Runtime::assemble(options, Arc::new(memory), machine, None).expect("threads");
     runtime.set_threads(2, 1);
@@ -218,6 +225,22 @@ fn a_mover_survives_an_internal_error_and_a_strict_training_does_not() {
     tiers.set(Some((None, Fault::Panic)));
     let reason = (0..100).find_map(|_| trainer.try_step(ACTIVATION_BYTES).err());
     assert!(reason.as_ref().is_some_and(|reason| reason.contains("a mover met an internal error")), "{reason:?}");
+}
+
+#[test]
+fn births_wait_for_evictions_where_they_would_take_memory_anyway() {
+    let overflow = |waits: bool| {
+        let (mut trainer, tiers) = managed("advisory", "1");
+        tiers.set(Some((Some(Tier::SLOW), Fault::Slow(Duration::from_millis(3)))));
+        tiers.births_take_memory.store(waits, Ordering::Relaxed);
+        let before = steps(&mut trainer, 3);
+        let after = steps(&mut trainer, 20);
+        assert!(after.fast_bytes_peak <= FAST_BYTES, "{after:?}");
+        (after.overflow_bytes - before.overflow_bytes, after.stall_ns - before.stall_ns)
+    };
+    let (without, _) = overflow(false);
+    let (with, stalled_ns) = overflow(true);
+    assert!(with < without / 2 && stalled_ns > 0, "{with} bytes instead of {without}, stalled for {stalled_ns} ns");
 }
 
 /// The longest wait of a training whose promotions take most of a second, where the plan counts on a tenth of a millisecond;

@@ -9,6 +9,7 @@ use crate::stats::Counters;
 use place::{MoveStart, MoveTicket, Moved};
 use std::ops::Range;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 use trace::Tier;
@@ -21,6 +22,8 @@ pub(super) struct Worker<'a> {
     pub(super) number: usize,
     pub(super) own: &'a Way,
     pub(super) other: &'a Way,
+    /// Bytes that births wait for.
+    pub(super) births: &'a AtomicU64,
     pub(super) memory: &'a Memory,
     pub(super) counters: &'a Counters,
 }
@@ -69,7 +72,8 @@ impl Worker<'_> {
 
     /// Asks the unit to move.
     fn begin(&self, job: &Job) -> MoveStart {
-        self.memory.on_ground(|ground| job.arena.begin_move(&job.unit, job.to, ground))
+        let births_bytes = self.births.load(Ordering::Relaxed);
+        self.memory.on_ground(|ground| job.arena.begin_move(&job.unit, job.to, births_bytes, ground))
     }
 
     fn travel(&self, job: Job, ticket: MoveTicket) {

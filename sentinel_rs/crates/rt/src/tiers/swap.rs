@@ -37,6 +37,12 @@ pub trait SwapCalls: Send + Sync + 'static {
     /// When the system refuses.
     fn bring_in(&self, range: &Range<usize>) -> Result<(), sys::Error>;
 
+    /// See [`sys::swap::populate`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn populate(&self, range: &Range<usize>) -> Result<(), sys::Error>;
+
     /// Drops contents, see [`sys::memory::discard`].
     ///
     /// # Errors
@@ -65,6 +71,10 @@ impl SwapCalls for SystemSwap {
 
     fn bring_in(&self, range: &Range<usize>) -> Result<(), sys::Error> {
         sys::swap::bring_in(range)
+    }
+
+    fn populate(&self, range: &Range<usize>) -> Result<(), sys::Error> {
+        sys::swap::populate(range)
     }
 
     fn discard(&self, range: &Range<usize>) -> Result<(), sys::Error> {
@@ -171,6 +181,14 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
         Ok(())
     }
 
+    /// Each page that is touched first is a fault of its own, which costs more than clearing the page; what the kernel refuses
+    /// here comes by such faults.
+    fn populate(&self, range: Range<usize>) {
+        if let Err(error) = self.calls.populate(&range) {
+            log::debug!("{error}");
+        }
+    }
+
     fn migrate(&self, range: Range<usize>, to: Tier) -> Result<Moved, TierError> {
         let len_bytes = range.len() as u64;
         self.nursery.forget(&range);
@@ -196,6 +214,10 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
     fn discard(&self, range: Range<usize>, _next: Tier) -> Result<(), TierError> {
         self.nursery.forget(&range);
         self.calls.discard(&range).map_err(|error| tier_error(&error, &range))
+    }
+
+    fn births_take_memory(&self) -> bool {
+        true
     }
 
     fn boundary(&self) {
@@ -266,6 +288,14 @@ mod tests {
             Ok(())
         }
 
+        fn populate(&self, range: &Range<usize>) -> Result<(), sys::Error> {
+            let mut pages = self.pages.lock().unwrap();
+            for page in range.clone().step_by(PAGE_BYTES) {
+                pages.entry(page).or_insert(true);
+            }
+            Ok(())
+        }
+
         fn discard(&self, range: &Range<usize>) -> Result<(), sys::Error> {
             self.pages.lock().unwrap().retain(|page, _| !range.contains(page));
             Ok(())
@@ -333,6 +363,15 @@ mod tests {
         let (tiers, range) = tiers(100, true);
         let error = tiers.migrate(range, Tier::SLOW).unwrap_err();
         assert_eq!((error.operation, error.errno), ("madvise", EINVAL));
+    }
+
+    #[test]
+    fn what_is_about_to_be_written_gets_its_pages_at_once() {
+        let (tiers, range) = tiers(100, false);
+        tiers.discard(range.clone(), Tier::FAST).unwrap();
+        assert_eq!(present(&tiers, &range), 0);
+        tiers.populate(range.clone());
+        assert_eq!(present(&tiers, &range), ALL);
     }
 
     fn present(tiers: &SwapTiers<Fake>, range: &Range<usize>) -> u64 {
