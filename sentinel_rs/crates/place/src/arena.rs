@@ -6,6 +6,7 @@ use plan::{KernelRole, Place, Plan, PoolRule, Slot, UnitHome};
 use std::ops::Range;
 use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// The accounts that an arena works on, and how its owner drops pages whose contents nobody needs.
@@ -19,6 +20,8 @@ pub struct Ground<'a> {
     pub drop_pages: &'a dyn Fn(Range<usize>, Tier),
     /// Is told of fast pages that the pool takes and that are about to be written.
     pub take_pages: &'a dyn Fn(Range<usize>),
+    /// Is told how long a death waited for a piece of a move.
+    pub death_waited: &'a dyn Fn(Duration),
     /// Is asked to wait a little until the budget has room for so many bytes, which a birth lacks; it may return without.
     pub await_room: &'a dyn Fn(u64),
 }
@@ -383,7 +386,10 @@ impl Arena {
 fn leave(units: &[Arc<UnitState>], ground: Ground<'_>) {
     for unit in units {
         let tier = unit.tier().unwrap_or(Tier::SLOW);
-        if unit.leave(ground.budget) {
+        if let Some(waited) = unit.leave(ground.budget) {
+            if !waited.is_zero() {
+                (ground.death_waited)(waited);
+            }
             (ground.drop_pages)(unit.range(), tier);
             unit.drained();
         }

@@ -114,6 +114,11 @@ pub trait Tiers: Send + Sync {
         false
     }
 
+    /// Bytes that were born in slow memory, took fast memory at first, and were moved out later, without a mover.
+    fn newborn_demoted_bytes(&self) -> u64 {
+        0
+    }
+
     /// Whether there are different places between which bytes move. Where there are none, blocks need no pages of their own.
     fn moves(&self) -> bool {
         true

@@ -59,6 +59,7 @@ impl World {
             drop_pages: &|_, _| {},
             take_pages: &|_| {},
             await_room: &|_| {},
+            death_waited: &|_| {},
         }
     }
 

@@ -235,8 +235,10 @@ impl Managed {
     }
 
     /// A step is over.
-    pub fn step_ends(&self, took: Duration, counters: &Counters) {
-        counters.step_stalled(Duration::from_nanos(self.stalled_ns.load(Ordering::Relaxed)));
+    pub fn step_ends(&self, took: Duration, memory: &Memory, counters: &Counters) {
+        let waits = memory.waits.take();
+        counters.deaths_waited(waits);
+        counters.step_stalled(Duration::from_nanos(self.stalled_ns.load(Ordering::Relaxed)) + waits.sum);
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         *late = late.after(took);
     }

@@ -446,6 +446,7 @@ impl Runtime {
             placement_late_bytes: self.memory.placement.late_bytes.get(),
             placement_held_bytes_max: self.memory.placement.held_bytes_max.get(),
             placement_held_over_bytes: self.memory.placement.held_over_bytes.get(),
+            newborn_demoted_bytes: self.memory.tiers.newborn_demoted_bytes(),
             mover_threads: self.options.mover_threads.unwrap_or(1),
             page_errors_by_errno: refusals.pages,
             call_errors_by_errno: refusals.calls,

@@ -79,6 +79,8 @@ pub struct Counters {
     pub demoted_pages: Counter,
     pub moves_cancelled: Counter,
     pub moves_given_up: Counter,
+    pub moves_partial: Counter,
+    pub stranded_bytes: Counter,
     pub move_batches: Counter,
     pub move_batches_slow: Counter,
     pub late_promotions: Counter,
@@ -119,6 +121,38 @@ struct Longest {
     stall: Duration,
     stall_of_step: Duration,
     stall_of_last_step: Duration,
+}
+
+/// How long deaths waited for pieces of moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Altogether.
+    pub sum: Duration,
+    /// The longest.
+    pub longest: Duration,
+    /// How many.
+    pub count: u64,
+}
+
+/// Where deaths note that they waited.
+#[derive(Debug, Default)]
+pub struct DeathWaits(Mutex<Waits>);
+
+impl DeathWaits {
+    /// One waited for so long; nothing happens when it did not wait.
+    pub fn note(&self, took: Duration) {
+        if took.is_zero() {
+            return;
+        }
+        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *waits = Waits { sum: waits.sum + took, longest: waits.longest.max(took), count: waits.count + 1 };
+    }
+
+    /// The waits since the last call.
+    #[must_use]
+    pub fn take(&self) -> Waits {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Counters {
@@ -162,6 +196,14 @@ impl Counters {
         }
         let mut longest = self.longest();
         longest.stall = longest.stall.max(took);
+    }
+
+    /// Operations waited for batches that carried what died.
+    pub fn deaths_waited(&self, waits: Waits) {
+        self.stall_ns.add(nanos(waits.sum));
+        self.stalls.add(waits.count);
+        let mut longest = self.longest();
+        longest.stall = longest.stall.max(waits.longest);
     }
 
     /// A step is over in which operations waited for so long altogether.
@@ -239,6 +281,9 @@ pub struct Report {
     pub demoted_pages: u64,
     pub moves_cancelled: u64,
     pub moves_given_up: u64,
+    pub moves_partial: u64,
+    pub stranded_bytes: u64,
+    pub newborn_demoted_bytes: u64,
     pub mover_threads: u32,
     pub move_batches: u64,
     pub move_batches_slow: u64,
@@ -310,6 +355,8 @@ impl Report {
             demoted_pages: counters.demoted_pages.get(),
             moves_cancelled: counters.moves_cancelled.get(),
             moves_given_up: counters.moves_given_up.get(),
+            moves_partial: counters.moves_partial.get(),
+            stranded_bytes: counters.stranded_bytes.get(),
             move_batches: counters.move_batches.get(),
             move_batches_slow: counters.move_batches_slow.get(),
             move_batch_ns_max: nanos(longest.batch),

@@ -28,6 +28,8 @@ enum Fault {
     Refuse(i32),
     /// All pages stay, with this error number.
     Stay(i32),
+    /// A quarter of the pages of each call stays, with this error number.
+    Part(i32),
     /// The mover meets an internal error.
     Panic,
     /// Each call takes so long.
@@ -85,6 +87,11 @@ impl Tiers for FaultyTiers {
                 Err(TierError { operation: "move_pages", addr, len_bytes, errno, reason: sys::errno_text(errno) })
             }
             Some(Fault::Stay(errno)) => Ok(Moved { failed_bytes: len_bytes as u64, errno, ..Moved::default() }),
+            Some(Fault::Part(errno)) => {
+                let stays = len_bytes / 4;
+                let moved = self.inner.migrate(addr..addr + len_bytes - stays, to)?;
+                Ok(Moved { failed_bytes: stays as u64, errno, ..moved })
+            }
             Some(Fault::Panic) => panic!("a test asked for it"),
             Some(Fault::Slow(pause)) => {
                 std::thread::sleep(pause);
@@ -167,6 +174,27 @@ fn training_goes_on_when_moves_fail_and_counters_tell() {
         }
         assert_eq!(after.panics_caught, 0);
     }
+}
+
+#[test]
+fn what_did_move_is_kept_when_a_part_stays() {
+    let (mut trainer, tiers) = managed("advisory", "1");
+    tiers.set(Some((Some(Tier::FAST), Fault::Part(EBUSY))));
+    let before = steps(&mut trainer, 1);
+    let after = steps(&mut trainer, 20);
+    assert!(after.promoted_bytes > before.promoted_bytes && after.moves_partial > 0, "{after:?}");
+    assert!(after.errors_by_errno[&EBUSY] > 0 && after.stranded_bytes == 0, "{after:?}");
+
+    // Nothing goes out whole, and what goes is not fetched back: promotions find nothing to do.
+    let (mut trainer, tiers) = managed("advisory", "1");
+    tiers.set(Some((Some(Tier::SLOW), Fault::Part(EBUSY))));
+    steps(&mut trainer, 5);
+    let before = steps(&mut trainer, 1);
+    let after = steps(&mut trainer, 20);
+    assert!(after.demoted_pages > before.demoted_pages && after.moves_partial > 0, "{after:?}");
+    assert_eq!(after.demoted_bytes, before.demoted_bytes, "{after:?}");
+    let (out, back) = (after.demoted_pages - before.demoted_pages, after.promoted_pages - before.promoted_pages);
+    assert!(back < out / 2, "{back} pages came back of {out}: {after:?}");
 }
 
 #[test]

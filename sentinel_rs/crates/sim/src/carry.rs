@@ -259,6 +259,7 @@ impl Carrier {
             drop_pages: &|_, _| {},
             take_pages: &|_| {},
             await_room: &|_| {},
+            death_waited: &|_| {},
         }
     }
 }

@@ -2,13 +2,13 @@
 //! in ahead of use, and what is dead is dropped instead of written.
 
 use super::numa::tier_error;
-use place::{Located, Moved, TierError, Tiers};
+use place::{Located, Moved, Refusals, TierError, Tiers};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use sys::errno::{EBUSY, ENOMEM};
 use sys::swap::Whereabouts;
-use trace::Tier;
+use trace::{Tier, PAGE_BYTES};
 
 /// Of a piece that is paged out, this part may stay without the move counting as failed: the kernel skips pages that
 /// somebody holds on to, and bringing the rest back for them would cost more than they do.
@@ -98,13 +98,42 @@ struct Newborn {
     boundary: u64,
 }
 
+/// What became of newborn pages.
+#[derive(Debug, Default)]
+struct Tally {
+    demoted_bytes: u64,
+    refusals: Refusals,
+}
+
+impl Tally {
+    fn note(&mut self, outcome: Result<Moved, sys::Error>) {
+        match outcome {
+            Ok(moved) => {
+                self.demoted_bytes += moved.moved_bytes;
+                if moved.failed_bytes > 0 {
+                    *self.refusals.pages.entry(moved.errno).or_insert(0) += moved.failed_bytes / PAGE_BYTES;
+                }
+            }
+            Err(error) => {
+                log::debug!("{error}");
+                *self.refusals.calls.entry(error.errno()).or_insert(0) += 1;
+            }
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Nursery {
     newborn: Mutex<Newborn>,
     grown: Condvar,
+    tally: Mutex<Tally>,
 }
 
 impl Nursery {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Newborn> {
         self.newborn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,18 +173,32 @@ impl<C: SwapCalls> SwapTiers<C> {
         let (calls, nursery) = (Arc::new(calls), Arc::<Nursery>::default());
         let (own_calls, own_nursery) = (Arc::clone(&calls), Arc::clone(&nursery));
         let work = move || loop {
-            if let Err(error) = own_calls.page_out(&own_nursery.next()) {
-                log::debug!("{error}");
-            }
+            let outcome = page_out(&*own_calls, &own_nursery.next());
+            own_nursery.tally().note(outcome);
         };
         std::thread::Builder::new().name("sentinel-pageout".to_owned()).spawn(work)?;
         Ok(SwapTiers { calls, name, nursery })
     }
+}
 
-    /// Bytes of the range that are still in memory; `unknown` when the system does not say.
-    fn present(&self, range: &Range<usize>, unknown: u64) -> u64 {
-        self.calls.whereabouts(range).map_or(unknown, |found| found.present_bytes)
+/// Bytes of the range that are still in memory; `unknown` when the system does not say.
+fn present(calls: &impl SwapCalls, range: &Range<usize>, unknown: u64) -> u64 {
+    calls.whereabouts(range).map_or(unknown, |found| found.present_bytes)
+}
+
+/// Pages a range out and looks what became of it.
+fn page_out(calls: &impl SwapCalls, range: &Range<usize>) -> Result<Moved, sys::Error> {
+    let len_bytes = range.len() as u64;
+    let before = present(calls, range, len_bytes);
+    calls.page_out(range)?;
+    let left = present(calls, range, 0);
+    let moved_bytes = before.saturating_sub(left);
+    if left <= len_bytes / LEFT_BEHIND {
+        return Ok(Moved { moved_bytes, copied_bytes: moved_bytes, ..Moved::default() });
     }
+    // The kernel keeps what it finds no swap for, and what it is using itself, such as pages on their way to a disk.
+    let errno = if calls.room_bytes().is_some_and(|room| room >= left) { EBUSY } else { ENOMEM };
+    Ok(Moved { moved_bytes, copied_bytes: moved_bytes, failed_bytes: left, errno })
 }
 
 impl<C: SwapCalls> Tiers for SwapTiers<C> {
@@ -199,16 +242,7 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
             }
             return Ok(Moved { moved_bytes: away, copied_bytes: away, ..Moved::default() });
         }
-        let before = self.present(&range, len_bytes);
-        self.calls.page_out(&range).map_err(|error| tier_error(&error, &range))?;
-        let left = self.present(&range, 0);
-        let moved_bytes = before.saturating_sub(left);
-        if left <= len_bytes / LEFT_BEHIND {
-            return Ok(Moved { moved_bytes, copied_bytes: moved_bytes, ..Moved::default() });
-        }
-        // The kernel keeps what it finds no swap for, and what it is using itself, such as pages on their way to a disk.
-        let errno = if self.calls.room_bytes().is_some_and(|room| room >= left) { EBUSY } else { ENOMEM };
-        Ok(Moved { moved_bytes, copied_bytes: moved_bytes, failed_bytes: left, errno })
+        page_out(&*self.calls, &range).map_err(|error| tier_error(&error, &range))
     }
 
     fn discard(&self, range: Range<usize>, _next: Tier) -> Result<(), TierError> {
@@ -218,6 +252,15 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
 
     fn births_take_memory(&self) -> bool {
         true
+    }
+
+    fn newborn_demoted_bytes(&self) -> u64 {
+        self.nursery.tally().demoted_bytes
+    }
+
+    /// Those of newborn pages; what moves is refused is counted by who asked.
+    fn refusals(&self) -> Refusals {
+        self.nursery.tally().refusals.clone()
     }
 
     fn boundary(&self) {
@@ -395,5 +438,28 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!((present(&tiers, &(range.start..half)), present(&tiers, &(half..range.end))), (0, ALL / 2));
+        while tiers.newborn_demoted_bytes() == 0 && began.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        assert_eq!((tiers.newborn_demoted_bytes(), tiers.refusals()), (ALL / 2, Refusals::default()));
+    }
+
+    #[test]
+    fn newborn_pages_that_stay_are_counted_by_their_reason() {
+        let count = |fake: Fake| {
+            let (tiers, range) = tiers_of(fake);
+            tiers.place(range, Tier::SLOW).unwrap();
+            tiers.boundary();
+            tiers.boundary();
+            let began = Instant::now();
+            while tiers.refusals() == Refusals::default() && began.elapsed() < Duration::from_secs(10) {
+                std::thread::yield_now();
+            }
+            (tiers.newborn_demoted_bytes(), tiers.refusals())
+        };
+        let full = Refusals { pages: [(ENOMEM, 6)].into(), ..Refusals::default() };
+        assert_eq!(count(Fake { room: 10, ..Fake::default() }), (10 * 4096, full));
+        let refused = Refusals { calls: [(EINVAL, 1)].into(), ..Refusals::default() };
+        assert_eq!(count(Fake { room: 100, refuses: true, ..Fake::default() }), (0, refused));
     }
 }
