@@ -52,6 +52,9 @@ pub trait SwapCalls: Send + Sync + 'static {
     /// See [`sys::swap::whereabouts`].
     fn whereabouts(&self, range: &Range<usize>) -> Option<Whereabouts>;
 
+    /// Bytes of the range in memory, quickly for a long range; see [`sys::swap::footprint`].
+    fn resident_bytes(&self, range: &Range<usize>) -> Option<u64>;
+
     /// See [`sys::host::swap_room_bytes`].
     fn room_bytes(&self) -> Option<u64>;
 }
@@ -83,6 +86,10 @@ impl SwapCalls for SystemSwap {
 
     fn whereabouts(&self, range: &Range<usize>) -> Option<Whereabouts> {
         sys::swap::whereabouts(range)
+    }
+
+    fn resident_bytes(&self, range: &Range<usize>) -> Option<u64> {
+        sys::swap::footprint(range).map(|found| found.resident_bytes)
     }
 
     fn room_bytes(&self) -> Option<u64> {
@@ -250,6 +257,14 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
         self.calls.discard(&range).map_err(|error| tier_error(&error, &range))
     }
 
+    fn held_bytes(&self, range: Range<usize>, tier: Tier) -> Option<u64> {
+        if tier == Tier::FAST {
+            self.calls.resident_bytes(&range)
+        } else {
+            None
+        }
+    }
+
     fn births_take_memory(&self) -> bool {
         true
     }
@@ -353,6 +368,10 @@ mod tests {
             Some(Whereabouts { present_bytes: bytes(true), swapped_bytes: bytes(false) })
         }
 
+        fn resident_bytes(&self, range: &Range<usize>) -> Option<u64> {
+            self.whereabouts(range).map(|found| found.present_bytes)
+        }
+
         fn room_bytes(&self) -> Option<u64> {
             let away = self.pages.lock().unwrap().values().filter(|&&present| !present).count();
             Some(((self.room - away) * PAGE_BYTES) as u64)
@@ -380,6 +399,8 @@ mod tests {
         for to in [Tier::SLOW, Tier::FAST] {
             assert_eq!(tiers.migrate(range.clone(), to), Ok(moved));
             assert_eq!(tiers.migrate(range.clone(), to), Ok(Moved::default()));
+            let held = if to == Tier::FAST { ALL } else { 0 };
+            assert_eq!(tiers.held_bytes(range.clone(), Tier::FAST), Some(held));
             assert_eq!(tiers.located(range.clone(), to), Some(Located { there_bytes: ALL, elsewhere_bytes: 0 }));
         }
         assert_eq!((tiers.kind(), tiers.slow_name()), ("swap", "swap (test)"));

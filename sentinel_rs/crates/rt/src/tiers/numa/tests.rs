@@ -449,16 +449,9 @@ fn tiers_without_nodes_fail_at_the_first_call() {
 #[test]
 fn this_machine_accepts_the_calls() {
     let tiers = NumaTiers::new(SystemCalls, vec![0], vec![0]);
-    let range = match tiers.reserve(1 << 21, Tier::SLOW) {
-        Err(error) if [EPERM, ENOSYS].contains(&error.errno) => {
-            eprintln!("skipped: {error}");
-            return;
-        }
-        range => range.unwrap(),
-    };
-    match tiers.migrate(range.clone(), Tier::FAST) {
-        Err(error) if [EPERM, ENOSYS].contains(&error.errno) => eprintln!("skipped: {error}"),
-        result => assert_eq!(result, Ok(moved_untouched(512, 512, 0, 0)), "untouched pages count as moved"),
-    }
+    // Containers often forbid these calls; a test that has seen nothing must not look as if it had.
+    let range = tiers.reserve(1 << 21, Tier::SLOW).expect("mbind is allowed (docker run --cap-add SYS_NICE)");
+    let result = tiers.migrate(range.clone(), Tier::FAST);
+    assert_eq!(result, Ok(moved_untouched(512, 512, 0, 0)), "untouched pages count as moved");
     assert_eq!(tiers.discard(range, Tier::SLOW), Ok(()));
 }
