@@ -114,6 +114,12 @@ pub trait Tiers: Send + Sync {
         false
     }
 
+    /// The error number that new pages of so many bytes would meet if they insisted on the tier; `None` when it has room for
+    /// them, or when the system does not tell. They come from elsewhere otherwise, and nobody says so.
+    fn shortage(&self, _bytes: u64, _tier: Tier) -> Option<i32> {
+        None
+    }
+
     /// Bytes that were born in slow memory, took fast memory at first, and were moved out later, without a mover.
     fn newborn_demoted_bytes(&self) -> u64 {
         0

@@ -272,6 +272,10 @@ impl Runtime {
                 }
                 if tier == Tier::FAST {
                     memory.tiers.populate(unit.range());
+                } else if let Some(errno) = memory.tiers.shortage(unit.len_bytes(), tier) {
+                    counters.births_elsewhere_bytes.add(unit.len_bytes());
+                    counters.failed(errno);
+                    counters.trouble(|| explain_new(memory.tiers.slow_name(), tier, errno));
                 }
             }
         };

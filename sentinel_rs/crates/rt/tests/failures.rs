@@ -34,6 +34,8 @@ enum Fault {
     Panic,
     /// Each call takes so long.
     Slow(Duration),
+    /// Nothing moves wrongly, but the tier has no room for new pages, and the kernel takes others.
+    Full,
     /// Nothing moves wrongly, but new pages cannot be told where to come from.
     Misplace(i32),
 }
@@ -97,12 +99,16 @@ impl Tiers for FaultyTiers {
                 std::thread::sleep(pause);
                 self.inner.migrate(range, to)
             }
-            None | Some(Fault::Misplace(_)) => self.inner.migrate(range, to),
+            None | Some(Fault::Misplace(_) | Fault::Full) => self.inner.migrate(range, to),
         }
     }
 
     fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError> {
         self.inner.discard(range, next)
+    }
+
+    fn shortage(&self, _bytes: u64, tier: Tier) -> Option<i32> {
+        matches!(self.fault(tier), Some(Fault::Full)).then_some(ENOMEM)
     }
 
     fn births_take_memory(&self) -> bool {
@@ -174,6 +180,17 @@ fn training_goes_on_when_moves_fail_and_counters_tell() {
         }
         assert_eq!(after.panics_caught, 0);
     }
+}
+
+#[test]
+fn births_that_slow_memory_has_no_room_for_are_counted_and_told() {
+    let (mut trainer, tiers) = managed("advisory", "1");
+    tiers.set(Some((Some(Tier::SLOW), Fault::Full)));
+    // Births in slow memory happen where fast memory is full, which moves that lag see to.
+    let after = trainer.train_until(|report| report.births_elsewhere_bytes > 0);
+    assert!(after.errors_by_errno[&ENOMEM] > 0, "{after:?}");
+    let said = steps(&mut trainer, 1).message.expect("the user hears of it");
+    assert!(said.contains("taking new pages from slow memory") && said.contains("it is full"), "{said:?}");
 }
 
 #[test]
