@@ -32,3 +32,4 @@ pub mod stats;
 pub mod steps;
 pub mod tiers;
 mod timing;
+pub mod waits;

@@ -2,7 +2,7 @@
 
 use crate::blocks::Blocks as SmallBlocks;
 use crate::placement::Placement;
-use crate::stats::DeathWaits;
+use crate::waits::DeathWaits;
 use arc_swap::ArcSwapOption;
 use place::{Arena, Budget, Ground, Heap, PageTiers, TierError, Tiers, UnitState};
 use std::collections::BTreeMap;

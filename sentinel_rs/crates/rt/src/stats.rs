@@ -1,6 +1,7 @@
 //! Counters: what was asked, what was done, what failed. They are the truth that every report prints.
 
 use crate::runtime::nanos;
+use crate::waits::Waits;
 use plan::MoveTally;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -122,38 +123,6 @@ struct Longest {
     stall: Duration,
     stall_of_step: Duration,
     stall_of_last_step: Duration,
-}
-
-/// How long deaths waited for pieces of moves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waits {
-    /// Altogether.
-    pub sum: Duration,
-    /// The longest.
-    pub longest: Duration,
-    /// How many.
-    pub count: u64,
-}
-
-/// Where deaths note that they waited.
-#[derive(Debug, Default)]
-pub struct DeathWaits(Mutex<Waits>);
-
-impl DeathWaits {
-    /// One waited for so long; nothing happens when it did not wait.
-    pub fn note(&self, took: Duration) {
-        if took.is_zero() {
-            return;
-        }
-        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *waits = Waits { sum: waits.sum + took, longest: waits.longest.max(took), count: waits.count + 1 };
-    }
-
-    /// The waits since the last call.
-    #[must_use]
-    pub fn take(&self) -> Waits {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl Counters {
