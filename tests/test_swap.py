@@ -127,8 +127,7 @@ def test_the_kernel_holds_no_more_than_the_budget(train, sentinel_python, expect
     told = stats(finished)
     assert told["steps_managed"] > 5 and told["demoted_bytes"] > 0, told
     assert told["fast_bytes_peak"] <= told["fast_bytes_allowed"] == BUDGET_BYTES, told
-    # The most is what the steps before the plan left, which goes when the plan begins; at most an eighth of a move may stay,
-    # and what is born in slow memory goes two layers later.
+    # Up to an eighth of a move may stay, and what is born in slow memory goes two layers later.
     assert BUDGET_BYTES / 2 < told["placement_held_bytes_max"], told
     assert told["placement_held_over_bytes"] <= 3 * (ACTIVATION_MB << 20), told
 
