@@ -20,6 +20,8 @@ STEPS, ACTIVATION_MB = 20, 8
 # The interpreter with TensorFlow takes about 100 MB besides files; the chain's tensors take 168 MB at their peak.
 LIMIT_BYTES, LOWERED_BYTES = 230 << 20, 200 << 20
 SWAP_BYTES = 1 << 30
+# Half of the chain's peak.
+BUDGET_BYTES = 90 << 20
 
 
 SWAP = {"SENTINEL_SLOW": "swap", "SENTINEL_WARMUP_STEPS": "1"}
@@ -114,6 +116,20 @@ def test_losses_are_stock_bits_under_a_limit(train, sentinel_python, expected):
     assert told["swapped_out_bytes_peak"] > 0, told
     assert told["memory_limit_bytes"] == LIMIT_BYTES, told
     assert told["fast_bytes_peak"] < LIMIT_BYTES, told
+
+
+def test_the_kernel_holds_no_more_than_the_budget(train, sentinel_python, expected):
+    """The account says so by its making; `/proc/self/smaps` is asked at each layer of the steps under a plan."""
+    settings = dict(SWAP, SENTINEL_FAST=str(BUDGET_BYTES), SENTINEL_CHECK_PLACEMENT="1")
+    finished = train(sentinel_python, None, **settings).wait()
+    finished.assert_clean()
+    assert losses(finished) == expected
+    told = stats(finished)
+    assert told["steps_managed"] > 5 and told["demoted_bytes"] > 0, told
+    assert told["fast_bytes_peak"] <= told["fast_bytes_allowed"] == BUDGET_BYTES, told
+    # Up to an eighth of a move may stay, and what is born in slow memory goes two layers later.
+    assert BUDGET_BYTES / 2 < told["placement_held_bytes_max"], told
+    assert told["placement_held_over_bytes"] <= 3 * (ACTIVATION_MB << 20), told
 
 
 def lowered(group, train, python, to_bytes, gate, **settings):

@@ -6,6 +6,7 @@ use plan::{KernelRole, Place, Plan, PoolRule, Slot, UnitHome};
 use std::ops::Range;
 use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 use trace::{page_ceil, Tier, PAGE_BYTES};
 
 /// The accounts that an arena works on, and how its owner drops pages whose contents nobody needs.
@@ -17,6 +18,12 @@ pub struct Ground<'a> {
     pub pages: &'a PageTiers,
     /// Gives pages back to the system; the tier is the one from which they come when they are used again.
     pub drop_pages: &'a dyn Fn(Range<usize>, Tier),
+    /// Is told of fast pages that the pool takes and that are about to be written.
+    pub take_pages: &'a dyn Fn(Range<usize>),
+    /// Is told how long a death waited for a piece of a move.
+    pub death_waited: &'a dyn Fn(Duration),
+    /// Is asked to wait a little until the budget has room for so many bytes, which a birth lacks; it may return without.
+    pub await_room: &'a dyn Fn(u64),
 }
 
 /// What an allocation that asks for its slot gets.
@@ -195,9 +202,9 @@ impl Arena {
     }
 
     /// Asks a unit of the arena to move. A promotion leaves the pool what it may hold in the interval that runs, and takes what it
-    /// holds above that.
-    pub fn begin_move(&self, unit: &UnitState, to: Tier, ground: Ground<'_>) -> MoveStart {
-        let begin = || unit.begin_move(to, ground.budget, self.pool.growth_left());
+    /// holds above that; and it leaves `births_bytes` to those who wait to be born.
+    pub fn begin_move(&self, unit: &UnitState, to: Tier, births_bytes: u64, ground: Ground<'_>) -> MoveStart {
+        let begin = || unit.begin_move(to, ground.budget, self.pool.growth_left() + births_bytes);
         let start = begin();
         if start != MoveStart::NoRoom || self.plan.pool_rule == PoolRule::Reserved {
             return start;
@@ -267,9 +274,7 @@ impl Arena {
             Place::Heap { tier } => Taken::Heap(tier),
             Place::Pool { offset_bytes } => {
                 let end_bytes = offset_bytes + slot.size_bytes;
-                let short = end_bytes > self.pool.now();
-                let grows = self.plan.pool_rule == PoolRule::OnDemand;
-                if short && !(grows && self.pool.grow_to(page_ceil(end_bytes), ground.budget)) {
+                if end_bytes > self.pool.now() && !self.grow_pool(page_ceil(end_bytes), ground) {
                     return Taken::PoolShort;
                 }
                 if !self.seat(index, offset_bytes, slot.size_bytes) {
@@ -292,6 +297,9 @@ impl Arena {
                 for (place, unit) in units.iter().enumerate() {
                     if unit.is_born_fast() && unit.live() == 0 {
                         self.make_room(unit.len_bytes(), ground);
+                        if ground.budget.room() < unit.len_bytes() {
+                            (ground.await_room)(unit.len_bytes());
+                        }
                     }
                     match unit.enter(ground.budget, ground.pages) {
                         Entered::Shared => {}
@@ -307,6 +315,21 @@ impl Arena {
                 Taken::Units { addr: self.base + usize_of(offset_bytes), first, count }
             }
         }
+    }
+
+    /// Whether a pool on demand reaches up to `end_bytes` now.
+    fn grow_pool(&self, end_bytes: u64, ground: Ground<'_>) -> bool {
+        if self.plan.pool_rule == PoolRule::Reserved {
+            return false;
+        }
+        let grown = self.pool.grow_to(end_bytes, ground.budget).or_else(|| {
+            (ground.await_room)(end_bytes.saturating_sub(self.pool.now()));
+            self.pool.grow_to(end_bytes, ground.budget)
+        });
+        if let Some(offsets) = grown.as_ref().filter(|offsets| !offsets.is_empty()) {
+            (ground.take_pages)(self.base + usize_of(offsets.start)..self.base + usize_of(offsets.end));
+        }
+        grown.is_some()
     }
 
     fn owner_of(&self, slot: usize) -> Option<&AtomicU32> {
@@ -363,7 +386,10 @@ impl Arena {
 fn leave(units: &[Arc<UnitState>], ground: Ground<'_>) {
     for unit in units {
         let tier = unit.tier().unwrap_or(Tier::SLOW);
-        if unit.leave(ground.budget) {
+        if let Some(waited) = unit.leave(ground.budget) {
+            if !waited.is_zero() {
+                (ground.death_waited)(waited);
+            }
             (ground.drop_pages)(unit.range(), tier);
             unit.drained();
         }

@@ -6,6 +6,7 @@
 //! soon as they find room and would take what a tensor needs that is born later.
 
 use crate::Budget;
+use std::ops::Range;
 use std::sync::atomic::{fence, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -47,17 +48,18 @@ impl PoolSize {
         self.sizing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the pool reaches up to `end_bytes`, after growing as far as that when the budget has the room.
-    pub(crate) fn grow_to(&self, end_bytes: u64, budget: &Budget) -> bool {
+    /// Grows up to `end_bytes` when the budget has the room; the offsets that are new, none when it reaches that far already.
+    /// `None` when there is no room.
+    pub(crate) fn grow_to(&self, end_bytes: u64, budget: &Budget) -> Option<Range<u64>> {
         let _alone = self.alone();
         let now = self.now();
         if now < end_bytes {
             if !budget.try_reserve(end_bytes - now) {
-                return false;
+                return None;
             }
             self.now_bytes.store(end_bytes, Ordering::SeqCst);
         }
-        true
+        Some(now..end_bytes.max(now))
     }
 
     /// Grows towards `wanted_bytes` as far as the budget goes.
@@ -85,7 +87,7 @@ impl PoolSize {
         keep_bytes: impl FnOnce(u64) -> u64,
         claimed_end: impl FnOnce(u64) -> u64,
         budget: &Budget,
-        drop_pages: impl FnOnce(std::ops::Range<u64>),
+        drop_pages: impl FnOnce(Range<u64>),
     ) {
         let _alone = self.alone();
         let now = self.now();

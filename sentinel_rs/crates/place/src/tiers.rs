@@ -74,6 +74,9 @@ pub trait Tiers: Send + Sync {
     /// When the system refuses.
     fn place(&self, range: Range<usize>, tier: Tier) -> Result<(), TierError>;
 
+    /// All of the range is about to be written: pages that it lacks may as well come at once as one by one.
+    fn populate(&self, _range: Range<usize>) {}
+
     /// Moves the range's pages to `tier`, and returns when they are there. Their contents stay readable and writable all
     /// the while.
     ///
@@ -104,6 +107,23 @@ pub trait Tiers: Send + Sync {
     /// Whether huge pages are welcome in the range, which then has to move as a whole. Nothing happens where the system has
     /// none.
     fn welcome_huge_pages(&self, _range: Range<usize>, _welcome: bool) {}
+
+    /// Whether what is born in slow memory takes fast memory until it has been moved: then a birth that finds no room does
+    /// better to wait for an eviction under way.
+    fn births_take_memory(&self) -> bool {
+        false
+    }
+
+    /// The error number that new pages of so many bytes would meet if they insisted on the tier; `None` when it has room for
+    /// them, or when the system does not tell. They come from elsewhere otherwise, and nobody says so.
+    fn shortage(&self, _bytes: u64, _tier: Tier) -> Option<i32> {
+        None
+    }
+
+    /// Bytes that were born in slow memory, took fast memory at first, and were moved out later, without a mover.
+    fn newborn_demoted_bytes(&self) -> u64 {
+        0
+    }
 
     /// Whether there are different places between which bytes move. Where there are none, blocks need no pages of their own.
     fn moves(&self) -> bool {

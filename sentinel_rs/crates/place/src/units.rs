@@ -6,6 +6,7 @@
 use crate::{Budget, PageTiers};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 use trace::Tier;
 
 /// Nothing lives in the unit.
@@ -198,14 +199,14 @@ impl UnitState {
         }
     }
 
-    /// A tensor dies in the unit; true when it was the last one, and no move touches its pages any more. They hold nothing
-    /// of worth then: the caller may drop them, and says [`UnitState::drained`] when that is done. Until then nobody can
-    /// enter.
-    pub fn leave(&self, budget: &Budget) -> bool {
+    /// A tensor dies in the unit. When it was the last one: how long it waited until no move touches its pages any more. They
+    /// hold nothing of worth then: the caller may drop them, and says [`UnitState::drained`] when that is done. Until then
+    /// nobody can enter.
+    pub fn leave(&self, budget: &Budget) -> Option<Duration> {
         loop {
             let old = self.load();
             if old.live == 0 {
-                return false;
+                return None;
             }
             let last = old.live == 1;
             let tier = if last { DRAINING } else { old.tier };
@@ -213,13 +214,21 @@ impl UnitState {
                 if last && old.tier == Tier::FAST.0 {
                     budget.release(self.len_bytes());
                 }
-                // A mover looks at the unit again after each small piece, so this is short.
-                while last && self.moving.load(Ordering::SeqCst) > 0 {
-                    std::thread::yield_now();
-                }
-                return last;
+                return last.then(|| self.await_move());
             }
         }
+    }
+
+    /// A mover looks at the unit again after each small piece, so this is short.
+    fn await_move(&self) -> Duration {
+        if self.moving.load(Ordering::SeqCst) == 0 {
+            return Duration::ZERO;
+        }
+        let began = Instant::now();
+        while self.moving.load(Ordering::SeqCst) > 0 {
+            std::thread::yield_now();
+        }
+        began.elapsed()
     }
 
     /// The pages of the last life are dropped; the unit can be entered again.
@@ -305,10 +314,10 @@ mod tests {
         assert_eq!(unit.enter(&budget, &pages), Entered::First { tier: Tier::FAST, overflowed: false });
         assert_eq!(unit.enter(&budget, &pages), Entered::Shared);
         assert_eq!(budget.used(), 8192);
-        assert!(!unit.leave(&budget));
-        assert!(unit.leave(&budget));
+        assert_eq!(unit.leave(&budget), None);
+        assert_eq!(unit.leave(&budget), Some(Duration::ZERO));
         assert_eq!(budget.used(), 0);
-        assert!(!unit.leave(&budget));
+        assert_eq!(unit.leave(&budget), None);
         assert_eq!(unit.enter(&budget, &pages), Entered::Draining);
         unit.drained();
         assert_eq!(unit.enter(&budget, &pages), Entered::First { tier: Tier::FAST, overflowed: false });
@@ -339,7 +348,8 @@ mod tests {
             }
             assert!(!death.is_finished(), "pages are still travelling");
             assert!(!unit.end_move(ticket, Tier::FAST, true, &budget, &pages));
-            assert!(death.join().expect("no panic"));
+            let waited = death.join().expect("no panic");
+            assert!(waited.is_some_and(|waited| waited > Duration::ZERO), "{waited:?}");
         });
         unit.drained();
         assert_eq!(budget.used(), 0);
@@ -376,7 +386,7 @@ mod tests {
                     let (budget, pages, unit) = &*world;
                     for _ in 0..20_000 {
                         if thread % 2 == 0 {
-                            if unit.enter(budget, pages) != Entered::Draining && unit.leave(budget) {
+                            if unit.enter(budget, pages) != Entered::Draining && unit.leave(budget).is_some() {
                                 unit.drained();
                             }
                         } else {

@@ -1,8 +1,9 @@
-//! A pool on demand beside promotions.
+//! A pool on demand beside promotions, and births that find no room.
 
 use place::{Arena, Budget, Ground, MoveStart, PageTiers, Taken, UnitState};
 use plan::{Interval, KernelRole, Place, Plan, PoolRule, Slot, Unit, UnitHome};
 use profile::SlotKey;
+use std::cell::RefCell;
 use std::sync::Arc;
 use trace::{Tier, PAGE_BYTES};
 
@@ -52,12 +53,19 @@ impl World {
     }
 
     fn ground(&self) -> Ground<'_> {
-        Ground { budget: &self.budget, pages: &self.pages, drop_pages: &|_, _| {} }
+        Ground {
+            budget: &self.budget,
+            pages: &self.pages,
+            drop_pages: &|_, _| {},
+            take_pages: &|_| {},
+            await_room: &|_| {},
+            death_waited: &|_| {},
+        }
     }
 
     fn promote(&self) -> MoveStart {
         self.arena.units()[0].desire(Tier::FAST);
-        self.arena.begin_move(&self.arena.units()[0], Tier::FAST, self.ground())
+        self.arena.begin_move(&self.arena.units()[0], Tier::FAST, 0, self.ground())
     }
 
     fn bear(&self, step_tag: u32) -> Taken {
@@ -95,4 +103,34 @@ fn nothing_is_kept_for_a_plan_that_nobody_follows() {
     world.arena.expect_pool(POOLED * PAGE_BYTES);
     world.arena.size_pool(0, world.ground());
     assert!(matches!(world.promote(), MoveStart::Go(_)));
+}
+
+#[test]
+fn a_birth_that_finds_no_room_waits_once_and_takes_what_came_with_its_pages() {
+    let (world, asked, taken) = (World::new(), RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    assert!(world.budget.try_reserve(UNIT * PAGE_BYTES));
+    let never = |bytes| asked.borrow_mut().push(bytes);
+    let evicted = |bytes| {
+        asked.borrow_mut().push(bytes);
+        world.budget.release(UNIT * PAGE_BYTES);
+    };
+    let take_pages = |range| taken.borrow_mut().push(range);
+    let ground = Ground { take_pages: &take_pages, await_room: &never, ..world.ground() };
+    let bear = |ground| world.arena.take(0, POOLED * PAGE_BYTES, 1, ground, &mut |_, _| {});
+    assert_eq!(bear(ground), Taken::PoolShort);
+    assert_eq!((asked.borrow().as_slice(), taken.borrow().len()), (&[POOLED * PAGE_BYTES][..], 0));
+    assert_eq!(bear(Ground { await_room: &evicted, ..ground }), Taken::Pool { addr: BASE });
+    assert_eq!(asked.borrow().len(), 2);
+    let whole = BASE..BASE + usize::try_from(POOLED * PAGE_BYTES).unwrap();
+    assert_eq!(*taken.borrow(), [whole]);
+}
+
+#[test]
+fn a_promotion_leaves_births_that_wait_their_room() {
+    let world = World::new();
+    let unit = &world.arena.units()[0];
+    unit.desire(Tier::FAST);
+    let begin = |births: u64| world.arena.begin_move(unit, Tier::FAST, births * PAGE_BYTES, world.ground());
+    assert_eq!(begin(BUDGET - UNIT + 1), MoveStart::NoRoom);
+    assert!(matches!(begin(BUDGET - UNIT), MoveStart::Go(_)));
 }

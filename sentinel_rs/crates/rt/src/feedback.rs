@@ -9,7 +9,8 @@ use crate::timing::OpTimes;
 use plan::{Migration, MoveTally, PLANS_MAX};
 use profile::Profile;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use trace::{LayerSource, StepTrace};
 
 /// The first steps of a plan find persistent tensors where they were before it, and are not measured.
@@ -54,6 +55,8 @@ pub struct Feedback {
     /// The speeds that the plan assumes.
     pub assumed: Migration,
     learnt: Mutex<Learnt>,
+    /// A thread is making another plan.
+    planning: AtomicBool,
     /// The better plan, which replaces this one between two steps.
     successor: Mutex<Option<Arc<Managed>>>,
 }
@@ -145,7 +148,8 @@ impl Feedback {
     #[must_use]
     pub fn new(basis: Arc<Basis>, plans: u32, assumed: Migration) -> Feedback {
         let op_times = OpTimes::new(&basis.profile);
-        Feedback { op_times, basis, plans, assumed, learnt: Mutex::default(), successor: Mutex::default() }
+        let (learnt, planning, successor) = (Mutex::default(), AtomicBool::new(false), Mutex::default());
+        Feedback { op_times, basis, plans, assumed, learnt, planning, successor }
     }
 
     /// A step that followed the plan is over, and moves came to `total` since the process began. Returns what to plan with,
@@ -161,13 +165,31 @@ impl Feedback {
         learnt.asked.then(|| Correction { migration: migration.unwrap_or(self.assumed), op_times })
     }
 
-    fn successor(&self) -> MutexGuard<'_, Option<Arc<Managed>>> {
-        self.successor.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The plan that replaces this one, once there is one.
     pub fn take_successor(&self) -> Option<Arc<Managed>> {
-        self.successor().take()
+        self.successor.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Puts the plan in place that replaces this one; returns the one that was to do so until now.
+    pub fn offer_successor(&self, after: Arc<Managed>) -> Option<Arc<Managed>> {
+        self.successor.lock().unwrap_or_else(PoisonError::into_inner).replace(after)
+    }
+
+    /// True while a thread makes another plan.
+    #[must_use]
+    pub fn is_planning(&self) -> bool {
+        self.planning.load(Ordering::Acquire)
+    }
+
+    /// True for the one who may make another plan now, and who says [`Feedback::planning_ends`] afterwards.
+    #[must_use]
+    pub fn planning_begins(&self) -> bool {
+        !self.planning.swap(true, Ordering::AcqRel)
+    }
+
+    /// The next one may make a plan.
+    pub fn planning_ends(&self) {
+        self.planning.store(false, Ordering::Release);
     }
 }
 
@@ -175,37 +197,56 @@ impl Runtime {
     /// A step that followed `managed` is over: when its moves or operations took another time than assumed, the plan is made
     /// again, on a thread of its own.
     pub(crate) fn learn(self: &Arc<Self>, managed: &Arc<Managed>, graph: u64, signature: u64) {
-        let corrected = managed.feedback.as_ref().and_then(|known| known.step_ends(self.counters.moves()));
+        let known = managed.feedback.as_ref().filter(|known| !known.is_planning());
+        let corrected = known.and_then(|known| known.step_ends(self.counters.moves()));
         let Some(correction) = corrected else { return };
-        let (runtime, before) = (Arc::clone(self), Arc::clone(managed));
+        self.plan_again_aside(managed, (graph, signature), |_| Some(correction));
+    }
+
+    /// Makes another plan on a thread of its own, unless one is making one for `before` already; `correction` runs there.
+    pub(crate) fn plan_again_aside(
+        self: &Arc<Self>,
+        before: &Arc<Managed>,
+        bucket: (u64, u64),
+        correction: impl FnOnce(&Runtime) -> Option<Correction> + Send + 'static,
+    ) {
+        let Some(feedback) = before.feedback.as_ref().filter(|feedback| feedback.planning_begins()) else { return };
+        let (runtime, replaced) = (Arc::clone(self), Arc::clone(before));
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
-            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan_again(&before, correction)));
-            let planned = planned.unwrap_or_else(|_| {
+            let plan = || correction(&runtime).and_then(|correction| runtime.plan_again(&replaced, correction));
+            let planned = catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|_| {
                 runtime.counters.panics_caught.count();
                 None
             });
+            let mut steps = runtime.lock_steps();
             if let Some(after) = planned {
-                runtime.succeed(&mut runtime.lock_steps(), (graph, signature), &before, after);
+                runtime.succeed(&mut steps, bucket, &replaced, after);
+            }
+            if let Some(feedback) = &replaced.feedback {
+                feedback.planning_ends();
             }
         });
         if let Err(error) = spawned {
+            feedback.planning_ends();
             log::info!("sentinel: no thread for planning: {error}; the plan stays as it is");
         }
     }
 
     /// Lets the next step go over from one plan to another, unless the first was given up meanwhile.
-    pub(crate) fn succeed(&self, steps: &mut Steps, bucket: (u64, u64), before: &Arc<Managed>, after: Arc<Managed>) {
+    fn succeed(&self, steps: &mut Steps, bucket: (u64, u64), before: &Arc<Managed>, after: Arc<Managed>) {
         let phase = steps.bucket_mut(bucket.0, bucket.1).map(|bucket| &bucket.phase);
         let stays = matches!(phase, Some(Phase::Managed(current)) if Arc::ptr_eq(current, before));
-        match before.feedback.as_ref().filter(|_| stays) {
+        let refused = match before.feedback.as_ref().filter(|_| stays) {
             Some(feedback) => {
                 steps.needed_bytes = after.arena.plan().fast_needed_bytes;
-                *feedback.successor() = Some(after);
+                // One that no step has gone over to yet will never be followed.
+                feedback.offer_successor(after)
             }
-            None => {
-                self.give_up(steps, &after);
-                self.sweep(steps);
-            }
+            None => Some(after),
+        };
+        if let Some(refused) = refused {
+            self.give_up(steps, &refused);
+            self.sweep(steps);
         }
     }
 }
@@ -213,6 +254,53 @@ impl Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A plan of nothing, with a basis for others.
+    fn managed() -> Arc<Managed> {
+        let plan = plan::Plan {
+            fast_budget_bytes: 0,
+            fast_needed_bytes: 0,
+            unplanned_bytes: 0,
+            arena_bytes: 0,
+            pool_bytes: 0,
+            pool_rule: plan::PoolRule::OnDemand,
+            slots: Vec::new(),
+            units: Vec::new(),
+            layer_first_op: vec![0],
+            intervals: Vec::new(),
+            may_be_late: false,
+        };
+        let arena = Arc::new(place::Arena::bind(plan, 0, &[], |_| unreachable!("there are no units")));
+        let profile = Profile {
+            layers: Vec::new(),
+            ops: Vec::new(),
+            buffers: Vec::new(),
+            peak_live_bytes: 0,
+            persistent_bytes: 0,
+            unplanned_peak_bytes: 0,
+            intra_op_threads: 1,
+            inter_op_threads: 1,
+            scratch_kernels: Vec::new(),
+        };
+        let basis = Basis { profile, addresses: Vec::new(), layer_source: LayerSource::Marked, trace: None };
+        let feedback = Feedback::new(Arc::new(basis), 1, ASSUMED);
+        Arc::new(Managed::new(arena, LayerSource::Marked, Some(feedback), ASSUMED))
+    }
+
+    #[test]
+    fn one_makes_a_plan_at_a_time_and_a_plan_that_was_never_followed_is_handed_back() {
+        let before = managed();
+        let feedback = before.feedback.as_ref().unwrap();
+        assert!(!feedback.is_planning() && feedback.planning_begins() && feedback.is_planning());
+        assert!(!feedback.planning_begins(), "another one is at it");
+        feedback.planning_ends();
+        assert!(feedback.planning_begins());
+        let (first, second) = (managed(), managed());
+        assert!(feedback.offer_successor(Arc::clone(&first)).is_none());
+        let handed_back = feedback.offer_successor(Arc::clone(&second)).expect("its address space must be given back");
+        assert!(Arc::ptr_eq(&handed_back, &first));
+        assert!(feedback.take_successor().is_some_and(|taken| Arc::ptr_eq(&taken, &second)));
+    }
 
     const ASSUMED: Migration = Migration { promote_rate: 2.0, demote_rate: 1.0 };
 

@@ -1,9 +1,9 @@
 //! The live runtime: TensorFlow's allocations, operations and steps in, planned addresses and moves out.
 //!
 //! From bottom to top: `options` and `current` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
-//! addresses, `limit` says how many bytes of it there may be, `mover` moves pages, `recorder` watches one step,
-//! `profiler` has the kernel count its accesses; `managed` follows a plan, `buckets` and `steps` decide which step does
-//! what, `planning` makes plans, `timing` and `feedback` say when one has to be made again; `runtime` is what
+//! addresses, `limit` says how many bytes of it there may be, `waits` who waited for movers, `mover` moves pages, `recorder`
+//! watches one step, `profiler` has the kernel count its accesses; `managed` follows a plan, `buckets` and `steps` decide
+//! which step does what, `planning` makes plans, `timing` and `feedback` say when one has to be made again; `runtime` is what
 //! TensorFlow's threads enter, `setup` makes it; `handover` leaves its statistics to whoever started the process.
 //! Nothing here dereferences an address; system calls are behind `sys`, TensorFlow is behind `ffi`.
 
@@ -32,3 +32,4 @@ pub mod stats;
 pub mod steps;
 pub mod tiers;
 mod timing;
+pub mod waits;

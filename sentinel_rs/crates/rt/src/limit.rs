@@ -1,12 +1,11 @@
 //! How much memory the control group, or else the machine, leaves to tensors, and what happens when that changes while
 //! training runs.
 
-use crate::feedback::Correction;
+use crate::feedback::{Correction, Feedback};
 use crate::managed::Managed;
 use crate::options::FastBudget;
 use crate::runtime::Runtime;
 use crate::steps::Steps;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -133,6 +132,10 @@ impl Runtime {
     /// A step that followed `managed` is over: when the limit is another one now, so is the budget, and the plan is made
     /// again on a thread of its own. With strictness, a lowered limit stops training: it takes away what the plan had.
     pub(crate) fn heed_limit(self: &Arc<Self>, steps: &mut Steps, managed: &Arc<Managed>, graph: u64, signature: u64) {
+        // A change while a plan is being made is found at the end of a later step.
+        if managed.feedback.as_ref().is_some_and(Feedback::is_planning) {
+            return;
+        }
         let Some((before, now)) = self.limit.as_ref().and_then(Limit::look) else { return };
         self.counters.memory_limit_changes.count();
         if now < before && self.strict() {
@@ -143,22 +146,14 @@ impl Runtime {
             return;
         }
         log::warn!("sentinel: the memory limit changed from {before} to {now} bytes while training runs");
-        let (runtime, managed) = (Arc::clone(self), Arc::clone(managed));
-        let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
+        let Some(assumed) = managed.feedback.as_ref().map(|feedback| feedback.assumed) else {
+            self.measure_budget();
+            return;
+        };
+        self.plan_again_aside(managed, (graph, signature), move |runtime| {
             runtime.measure_budget();
-            let planned = catch_unwind(AssertUnwindSafe(|| {
-                let migration = managed.feedback.as_ref()?.assumed;
-                runtime.plan_again(&managed, Correction { migration, op_times: None })
-            }));
-            match planned {
-                Ok(Some(after)) => runtime.succeed(&mut runtime.lock_steps(), (graph, signature), &managed, after),
-                Ok(None) => {}
-                Err(_) => runtime.counters.panics_caught.count(),
-            }
+            Some(Correction { migration: assumed, op_times: None })
         });
-        if let Err(error) = spawned {
-            log::info!("sentinel: no thread for planning: {error}; the plan stays as it is");
-        }
     }
 }
 

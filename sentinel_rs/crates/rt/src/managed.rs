@@ -193,6 +193,19 @@ impl Managed {
         self.stalled_ns.fetch_add(nanos(took), Ordering::Relaxed);
     }
 
+    /// A birth lacks room for so many bytes: where it would take memory anyway, it waits for evictions under way, but not
+    /// longer than the plan would have so many bytes take.
+    pub fn await_room(&self, bytes: u64, memory: &Memory, mover: &Mover, counters: &Counters) {
+        if !memory.tiers.births_take_memory() {
+            return;
+        }
+        let at_most = self.stall_bound(Outstanding { demote_bytes: bytes, ..Outstanding::default() });
+        if let Some(took) = mover.await_room(bytes, &memory.budget, at_most) {
+            counters.stalled(took, took >= at_most);
+            self.stalled_ns.fetch_add(nanos(took), Ordering::Relaxed);
+        }
+    }
+
     /// The longest that an operation may wait for these moves: twice what they take at the speeds that the plan counts on,
     /// and one batch, which cannot be broken off. The evictions count because a promotion may need the room of all of them.
     fn stall_bound(&self, late: Outstanding) -> Duration {
@@ -222,8 +235,10 @@ impl Managed {
     }
 
     /// A step is over.
-    pub fn step_ends(&self, took: Duration, counters: &Counters) {
-        counters.step_stalled(Duration::from_nanos(self.stalled_ns.load(Ordering::Relaxed)));
+    pub fn step_ends(&self, took: Duration, memory: &Memory, counters: &Counters) {
+        let waits = memory.waits.take();
+        counters.deaths_waited(waits);
+        counters.step_stalled(Duration::from_nanos(self.stalled_ns.load(Ordering::Relaxed)) + waits.sum);
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         *late = late.after(took);
     }

@@ -2,6 +2,7 @@
 
 use crate::blocks::Blocks as SmallBlocks;
 use crate::placement::Placement;
+use crate::waits::DeathWaits;
 use arc_swap::ArcSwapOption;
 use place::{Arena, Budget, Ground, Heap, PageTiers, TierError, Tiers, UnitState};
 use std::collections::BTreeMap;
@@ -92,6 +93,8 @@ pub struct Memory {
     pub pages: PageTiers,
     /// The witness of where pages are; asked nothing unless somebody wants it.
     pub placement: Placement,
+    /// How long deaths waited for movers.
+    pub waits: DeathWaits,
     /// Whether bytes move between places.
     moves: bool,
     whole: Range<usize>,
@@ -157,6 +160,7 @@ impl Memory {
         Ok(Memory {
             budget: Budget::new(fast_bytes),
             placement: Placement::default(),
+            waits: DeathWaits::default(),
             pages,
             fast: Area::new(fast, Tier::FAST),
             slow: Area::new(slow, Tier::SLOW),
@@ -325,7 +329,16 @@ impl Memory {
     /// Lets an arena work on the accounts of this memory.
     pub fn on_ground<T>(&self, work: impl FnOnce(Ground<'_>) -> T) -> T {
         let drop_pages = |range: Range<usize>, next: Tier| self.discard(range, next);
-        work(Ground { budget: &self.budget, pages: &self.pages, drop_pages: &drop_pages })
+        let take_pages = |range: Range<usize>| self.tiers.populate(range);
+        let (budget, pages) = (&self.budget, &self.pages);
+        work(Ground {
+            budget,
+            pages,
+            drop_pages: &drop_pages,
+            take_pages: &take_pages,
+            await_room: &|_| {},
+            death_waited: &|took| self.waits.note(took),
+        })
     }
 
     /// Drops contents that nobody needs. A refusal leaves old pages in place, which costs memory but no correctness.
@@ -343,7 +356,7 @@ impl Memory {
         let own: Vec<usize> = blocks.units.range(addr..addr + len).map(|(&begin, _)| begin).collect();
         let slow_bytes = self.slow_bytes(addr, len as u64);
         for unit in own.iter().filter_map(|begin| blocks.units.remove(begin)) {
-            unit.leave(&self.budget);
+            self.waits.note(unit.leave(&self.budget).unwrap_or_default());
             self.pages.set(unit.range(), area.tier);
             self.discard(unit.range(), area.tier);
         }

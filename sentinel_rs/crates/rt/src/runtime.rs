@@ -14,7 +14,7 @@ use crate::stats::{Counters, Report};
 use crate::steps::{Active, Mode, Steps};
 use crate::tiers::emulated::EmulatedTiers;
 use arc_swap::ArcSwapOption;
-use place::{Entered, Taken, UnitState};
+use place::{Entered, Ground, Taken, UnitState};
 use plan::Policy;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -270,9 +270,20 @@ impl Runtime {
                     // A plan may move nothing and still need its tensors to be born in the right place.
                     counters.trouble(|| explain_new(memory.tiers.slow_name(), tier, error.errno));
                 }
+                if tier == Tier::FAST {
+                    memory.tiers.populate(unit.range());
+                } else if let Some(errno) = memory.tiers.shortage(unit.len_bytes(), tier) {
+                    counters.births_elsewhere_bytes.add(unit.len_bytes());
+                    counters.failed(errno);
+                    counters.trouble(|| explain_new(memory.tiers.slow_name(), tier, errno));
+                }
             }
         };
-        let taken = memory.on_ground(|ground| arena.take(own.kernel, size_bytes, own.step_tag, ground, &mut begun));
+        let await_room = |bytes| managed.await_room(bytes, memory, &self.mover, counters);
+        let taken = memory.on_ground(|ground| {
+            let ground = Ground { await_room: &await_room, ..ground };
+            arena.take(own.kernel, size_bytes, own.step_tag, ground, &mut begun)
+        });
         match taken {
             Taken::Pool { addr } => {
                 counters.slot_hits.count();
@@ -439,6 +450,7 @@ impl Runtime {
             placement_late_bytes: self.memory.placement.late_bytes.get(),
             placement_held_bytes_max: self.memory.placement.held_bytes_max.get(),
             placement_held_over_bytes: self.memory.placement.held_over_bytes.get(),
+            newborn_demoted_bytes: self.memory.tiers.newborn_demoted_bytes(),
             mover_threads: self.options.mover_threads.unwrap_or(1),
             page_errors_by_errno: refusals.pages,
             call_errors_by_errno: refusals.calls,

@@ -1,6 +1,7 @@
 //! Counters: what was asked, what was done, what failed. They are the truth that every report prints.
 
 use crate::runtime::nanos;
+use crate::waits::Waits;
 use plan::MoveTally;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -79,6 +80,9 @@ pub struct Counters {
     pub demoted_pages: Counter,
     pub moves_cancelled: Counter,
     pub moves_given_up: Counter,
+    pub moves_partial: Counter,
+    pub stranded_bytes: Counter,
+    pub births_elsewhere_bytes: Counter,
     pub move_batches: Counter,
     pub move_batches_slow: Counter,
     pub late_promotions: Counter,
@@ -164,6 +168,14 @@ impl Counters {
         longest.stall = longest.stall.max(took);
     }
 
+    /// Operations waited for batches that carried what died.
+    pub fn deaths_waited(&self, waits: Waits) {
+        self.stall_ns.add(nanos(waits.sum));
+        self.stalls.add(waits.count);
+        let mut longest = self.longest();
+        longest.stall = longest.stall.max(waits.longest);
+    }
+
     /// A step is over in which operations waited for so long altogether.
     pub fn step_stalled(&self, took: Duration) {
         let mut longest = self.longest();
@@ -239,6 +251,10 @@ pub struct Report {
     pub demoted_pages: u64,
     pub moves_cancelled: u64,
     pub moves_given_up: u64,
+    pub moves_partial: u64,
+    pub stranded_bytes: u64,
+    pub births_elsewhere_bytes: u64,
+    pub newborn_demoted_bytes: u64,
     pub mover_threads: u32,
     pub move_batches: u64,
     pub move_batches_slow: u64,
@@ -310,6 +326,9 @@ impl Report {
             demoted_pages: counters.demoted_pages.get(),
             moves_cancelled: counters.moves_cancelled.get(),
             moves_given_up: counters.moves_given_up.get(),
+            moves_partial: counters.moves_partial.get(),
+            stranded_bytes: counters.stranded_bytes.get(),
+            births_elsewhere_bytes: counters.births_elsewhere_bytes.get(),
             move_batches: counters.move_batches.get(),
             move_batches_slow: counters.move_batches_slow.get(),
             move_batch_ns_max: nanos(longest.batch),

@@ -308,7 +308,7 @@ impl Runtime {
         match &active.mode {
             Mode::Managed(managed) => {
                 if ok {
-                    managed.step_ends(running.began.elapsed(), &self.counters);
+                    managed.step_ends(running.began.elapsed(), &self.memory, &self.counters);
                 }
                 steps.late_choice = managed.late_choice().name();
                 self.counters.steps_managed.count();

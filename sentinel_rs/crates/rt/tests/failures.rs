@@ -11,6 +11,7 @@ use rt::runtime::Runtime;
 use rt::stats::Report;
 use rt::tiers::emulated::EmulatedTiers;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use sys::errno::{EBUSY, ENODEV, ENOMEM, EPERM};
@@ -27,10 +28,14 @@ enum Fault {
     Refuse(i32),
     /// All pages stay, with this error number.
     Stay(i32),
+    /// A quarter of the pages of each call stays, with this error number.
+    Part(i32),
     /// The mover meets an internal error.
     Panic,
     /// Each call takes so long.
     Slow(Duration),
+    /// Nothing moves wrongly, but the tier has no room for new pages, and the kernel takes others.
+    Full,
     /// Nothing moves wrongly, but new pages cannot be told where to come from.
     Misplace(i32),
 }
@@ -39,6 +44,8 @@ enum Fault {
 struct FaultyTiers {
     inner: EmulatedTiers,
     fault: Mutex<Option<(Option<Tier>, Fault)>>,
+    /// As swap does it: what is born slow takes memory until it has been moved.
+    births_take_memory: AtomicBool,
 }
 
 impl FaultyTiers {
@@ -82,17 +89,30 @@ impl Tiers for FaultyTiers {
                 Err(TierError { operation: "move_pages", addr, len_bytes, errno, reason: sys::errno_text(errno) })
             }
             Some(Fault::Stay(errno)) => Ok(Moved { failed_bytes: len_bytes as u64, errno, ..Moved::default() }),
+            Some(Fault::Part(errno)) => {
+                let stays = len_bytes / 4;
+                let moved = self.inner.migrate(addr..addr + len_bytes - stays, to)?;
+                Ok(Moved { failed_bytes: stays as u64, errno, ..moved })
+            }
             Some(Fault::Panic) => panic!("a test asked for it"),
             Some(Fault::Slow(pause)) => {
                 std::thread::sleep(pause);
                 self.inner.migrate(range, to)
             }
-            None | Some(Fault::Misplace(_)) => self.inner.migrate(range, to),
+            None | Some(Fault::Misplace(_) | Fault::Full) => self.inner.migrate(range, to),
         }
     }
 
     fn discard(&self, range: Range<usize>, next: Tier) -> Result<(), TierError> {
         self.inner.discard(range, next)
+    }
+
+    fn shortage(&self, _bytes: u64, tier: Tier) -> Option<i32> {
+        matches!(self.fault(tier), Some(Fault::Full)).then_some(ENOMEM)
+    }
+
+    fn births_take_memory(&self) -> bool {
+        self.births_take_memory.load(Ordering::Relaxed)
     }
 }
 
@@ -118,7 +138,7 @@ fn unmanaged(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
     let options = options::parse(&[], &variables).expect("good options").expect("a budget was set");
     let machine = Machine { promote_gbps: GBPS, demote_gbps: GBPS, ..Machine::by_name("optane").expect("built in") };
     let inner = EmulatedTiers::new(machine.clone(), "emulated:optane".to_owned());
-    let tiers = Arc::new(FaultyTiers { inner, fault: Mutex::new(None) });
+    let tiers = Arc::new(FaultyTiers { inner, fault: Mutex::new(None), births_take_memory: AtomicBool::new(false) });
     let memory = Memory::reserve(Arc::<FaultyTiers>::clone(&tiers), CAPACITY_BYTES, FAST_BYTES).expect("address space");
     let runtime = Runtime::assemble(options, Arc::new(memory), machine, None).expect("threads");
     runtime.set_threads(2, 1);
@@ -160,6 +180,38 @@ fn training_goes_on_when_moves_fail_and_counters_tell() {
         }
         assert_eq!(after.panics_caught, 0);
     }
+}
+
+#[test]
+fn births_that_slow_memory_has_no_room_for_are_counted_and_told() {
+    let (mut trainer, tiers) = managed("advisory", "1");
+    tiers.set(Some((Some(Tier::SLOW), Fault::Full)));
+    // Births in slow memory happen where fast memory is full, which moves that lag see to.
+    let after = trainer.train_until(|report| report.births_elsewhere_bytes > 0);
+    assert!(after.errors_by_errno[&ENOMEM] > 0, "{after:?}");
+    let said = steps(&mut trainer, 1).message.expect("the user hears of it");
+    assert!(said.contains("taking new pages from slow memory") && said.contains("it is full"), "{said:?}");
+}
+
+#[test]
+fn what_did_move_is_kept_when_a_part_stays() {
+    let (mut trainer, tiers) = managed("advisory", "1");
+    tiers.set(Some((Some(Tier::FAST), Fault::Part(EBUSY))));
+    let before = steps(&mut trainer, 1);
+    let after = steps(&mut trainer, 20);
+    assert!(after.promoted_bytes > before.promoted_bytes && after.moves_partial > 0, "{after:?}");
+    assert!(after.errors_by_errno[&EBUSY] > 0 && after.stranded_bytes == 0, "{after:?}");
+
+    // Nothing goes out whole, and what goes is not fetched back: promotions find nothing to do.
+    let (mut trainer, tiers) = managed("advisory", "1");
+    tiers.set(Some((Some(Tier::SLOW), Fault::Part(EBUSY))));
+    steps(&mut trainer, 5);
+    let before = steps(&mut trainer, 1);
+    let after = steps(&mut trainer, 20);
+    assert!(after.demoted_pages > before.demoted_pages && after.moves_partial > 0, "{after:?}");
+    assert_eq!(after.demoted_bytes, before.demoted_bytes, "{after:?}");
+    let (out, back) = (after.demoted_pages - before.demoted_pages, after.promoted_pages - before.promoted_pages);
+    assert!(back < out / 2, "{back} pages came back of {out}: {after:?}");
 }
 
 #[test]
@@ -218,6 +270,22 @@ fn a_mover_survives_an_internal_error_and_a_strict_training_does_not() {
     tiers.set(Some((None, Fault::Panic)));
     let reason = (0..100).find_map(|_| trainer.try_step(ACTIVATION_BYTES).err());
     assert!(reason.as_ref().is_some_and(|reason| reason.contains("a mover met an internal error")), "{reason:?}");
+}
+
+#[test]
+fn births_wait_for_evictions_where_they_would_take_memory_anyway() {
+    let overflow = |waits: bool| {
+        let (mut trainer, tiers) = managed("advisory", "1");
+        tiers.set(Some((Some(Tier::SLOW), Fault::Slow(Duration::from_millis(3)))));
+        tiers.births_take_memory.store(waits, Ordering::Relaxed);
+        let before = steps(&mut trainer, 3);
+        let after = steps(&mut trainer, 20);
+        assert!(after.fast_bytes_peak <= FAST_BYTES, "{after:?}");
+        (after.overflow_bytes - before.overflow_bytes, after.stall_ns - before.stall_ns)
+    };
+    let (without, _) = overflow(false);
+    let (with, stalled_ns) = overflow(true);
+    assert!(with < without / 2 && stalled_ns > 0, "{with} bytes instead of {without}, stalled for {stalled_ns} ns");
 }
 
 /// The longest wait of a training whose promotions take most of a second, where the plan counts on a tenth of a millisecond;

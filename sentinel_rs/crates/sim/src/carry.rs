@@ -253,7 +253,14 @@ impl Carrier {
     }
 
     fn ground(&self) -> Ground<'_> {
-        Ground { budget: &self.budget, pages: &self.pages, drop_pages: &|_, _| {} }
+        Ground {
+            budget: &self.budget,
+            pages: &self.pages,
+            drop_pages: &|_, _| {},
+            take_pages: &|_| {},
+            await_room: &|_| {},
+            death_waited: &|_| {},
+        }
     }
 }
 
@@ -324,7 +331,7 @@ impl Policy for Carrier {
 
     fn start(&mut self, world: &mut World, job: &Job) -> Result<Start, SimError> {
         let unit = &self.arena.units()[job.thing as usize];
-        let start = match self.arena.begin_move(unit, job.to, self.ground()) {
+        let start = match self.arena.begin_move(unit, job.to, 0, self.ground()) {
             MoveStart::Needless => Start::Drop,
             // What has no deadline lets others pass.
             MoveStart::NoRoom if job.due == NO_DEADLINE && world.pending(true).any(|j| j.due != NO_DEADLINE) => {

@@ -282,6 +282,11 @@ fn look_for_python(asked: Option<&Path>) -> Python {
     Python { looked_for, installed: Some(installed.clone()), tried, error }
 }
 
+/// What all threads read is what the best number of threads does: more of them than the memory serves get in each other's way.
+fn best(all_gbps: Option<f64>, one_gbps: Option<f64>) -> Option<f64> {
+    Some(all_gbps?.max(one_gbps.unwrap_or(0.0)))
+}
+
 impl Facts {
     /// Measures every node from the CPUs of the fast one, then moving pages and swapping.
     pub fn measure(&mut self) {
@@ -311,6 +316,7 @@ impl Facts {
             if node.id == self.fast_node {
                 let one = &cpus[..cpus.len().min(1)];
                 one_thread_read_gbps = measure::bandwidth(target, one, len).ok().map(|found| found.read_gbps);
+                node.read_gbps = best(node.read_gbps, one_thread_read_gbps);
             }
         }
         self.measured = Some(Measured { threads: cpus.len().max(1), cpus, buffer_bytes, one_thread_read_gbps });
@@ -359,5 +365,17 @@ fn measure_swap(huge: bool) -> SwapSpeed {
         },
         Ok(None) => failed("the kernel did not swap the memory out; is swap full, or limited?".to_owned()),
         Err(error) => failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_threads_never_read_slower_than_one() {
+        assert_eq!(best(Some(9.0), Some(12.0)), Some(12.0));
+        assert_eq!(best(Some(20.0), Some(12.0)), Some(20.0));
+        assert_eq!((best(Some(20.0), None), best(None, Some(12.0))), (Some(20.0), None));
     }
 }

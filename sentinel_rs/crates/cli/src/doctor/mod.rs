@@ -54,14 +54,38 @@ pub fn run(order: &Order, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         // Last, so that what was found is printed even when it makes no profile.
         write_profile(&report.facts, path)?;
         if !order.json {
-            writeln!(out, "\nmachine profile written: give sentinel plan or sim --machine {}", path.display())?;
+            writeln!(out, "\n{}", use_of_profile(path, &report.facts))?;
         }
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Who takes the profile: the runtime takes one for swap, and measures moves between nodes itself.
+fn use_of_profile(path: &Path, facts: &Facts) -> String {
+    let path = path.display();
+    let run = match facts.slow_node {
+        None => format!("a training: sentinel run --slow swap:{path} -- python train.py"),
+        Some(slow) => format!("a training with --slow node:{slow} takes none: it measures its moves when it begins"),
+    };
+    format!("machine profile written: give sentinel plan or sim --machine {path}; {run}")
 }
 
 fn write_profile(facts: &Facts, path: &Path) -> anyhow::Result<()> {
     let named = |why: &dyn std::fmt::Display| anyhow::anyhow!("--measure = {}: {why}", path.display());
     let profile = machine::profile(facts).map_err(|why| named(&why))?;
     std::fs::write(path, profile).map_err(|error| named(&format!("cannot be written: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_use_of_a_profile_fits_the_machine() {
+        let path = Path::new("m.toml");
+        assert!(use_of_profile(path, &Facts::default()).contains("--slow swap:m.toml"));
+        let two = Facts { slow_node: Some(1), ..Facts::default() };
+        let text = use_of_profile(path, &two);
+        assert!(text.contains("--machine m.toml") && text.contains("--slow node:1 takes none"), "{text}");
+    }
 }

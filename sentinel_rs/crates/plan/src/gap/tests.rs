@@ -198,3 +198,17 @@ fn what_is_slow_for_life_shares_no_pages_where_they_are_reached_by_faults() {
         check_layout(&plan, &profile);
     }
 }
+
+#[test]
+fn what_stays_fast_shares_pages_where_fresh_ones_have_a_price() {
+    let mut profile = step(&[1_000_000; 6]);
+    for layer in 0..6 {
+        add(&mut profile, Class::ShortLived, 64 * PAGE, &[layer], layer);
+    }
+    for (name, pooled) in [("swap-nvme", 6), ("optane", 0)] {
+        let plan = plan_of(&profile, 1000 * PAGE, &Machine::by_name(name).unwrap());
+        let in_pool = plan.slots.iter().filter(|slot| matches!(slot.place, Place::Pool { .. })).count();
+        assert_eq!(in_pool, pooled, "{name}: no step is faster for it, and births are");
+        check_layout(&plan, &profile);
+    }
+}

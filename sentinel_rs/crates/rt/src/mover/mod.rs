@@ -15,9 +15,10 @@ pub(crate) use trouble::explain_new;
 use crate::memory::Memory;
 use crate::stats::Counters;
 use pace::Pace;
-use place::UnitState;
+use place::{Budget, UnitState};
 use queue::Direction;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use trace::Tier;
@@ -37,6 +38,8 @@ struct Way {
 pub struct Mover {
     promotions: Arc<Way>,
     demotions: Arc<Way>,
+    /// Bytes that births wait for, which promotions must not take.
+    births: Arc<AtomicU64>,
 }
 
 /// Moves that should have arrived.
@@ -56,7 +59,7 @@ impl Mover {
     /// # Errors
     /// When the system has no thread to give.
     pub fn start(memory: &Arc<Memory>, counters: &Arc<Counters>, threads: u32) -> std::io::Result<Mover> {
-        let mover = Mover { promotions: Arc::default(), demotions: Arc::default() };
+        let mover = Mover { promotions: Arc::default(), demotions: Arc::default(), births: Arc::default() };
         let ways = [
             ("sentinel-promote", &mover.promotions, &mover.demotions),
             ("sentinel-demote", &mover.demotions, &mover.promotions),
@@ -65,8 +68,10 @@ impl Mover {
             for number in 0..threads.max(1) as usize {
                 let (own, other) = (Arc::clone(own), Arc::clone(other));
                 let (memory, counters) = (Arc::clone(memory), Arc::clone(counters));
+                let births = Arc::clone(&mover.births);
                 let work = move || loop {
-                    let worker = Worker { number, own: &own, other: &other, memory: &memory, counters: &counters };
+                    let (own, other, births) = (&*own, &*other, &*births);
+                    let worker = Worker { number, own, other, births, memory: &memory, counters: &counters };
                     // An internal error costs the move it happened in, not the mover.
                     if catch_unwind(AssertUnwindSafe(|| worker.serve())).is_err() {
                         counters.mover_panicked();
@@ -136,6 +141,28 @@ impl Mover {
             (queue, _) = woken.unwrap_or_else(PoisonError::into_inner);
         }
         began.elapsed()
+    }
+
+    /// Waits until the budget has room for `bytes`, until nothing is on its way out, or until `at_most` is over; returns how
+    /// long that took, `None` when there was nothing to wait for.
+    pub fn await_room(&self, bytes: u64, budget: &Budget, at_most: Duration) -> Option<Duration> {
+        let began = Instant::now();
+        let demotions = &self.demotions.direction;
+        let mut queue = demotions.queue();
+        if queue.is_idle() {
+            return None;
+        }
+        self.births.fetch_add(bytes, Ordering::Relaxed);
+        while budget.room() < bytes && !queue.is_idle() {
+            let left = at_most.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            let woken = demotions.changed.wait_timeout(queue, left.min(Duration::from_millis(1)));
+            (queue, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        self.births.fetch_sub(bytes, Ordering::Relaxed);
+        Some(began.elapsed())
     }
 
     /// Drops promotions due by `layer` that have not begun; returns how many there were.

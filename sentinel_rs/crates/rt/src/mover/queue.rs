@@ -55,8 +55,11 @@ impl Queue {
         self.jobs.insert(place, job);
     }
 
+    /// The first job whose unit is not travelling already: two threads must not carry the same pages.
     pub(super) fn take(&mut self) -> Option<Job> {
-        self.jobs.pop_front()
+        let travels = |job: &Job| self.travelling.iter().any(|(_, other)| Arc::ptr_eq(&other.unit, &job.unit));
+        let at = self.jobs.iter().position(|job| !travels(job))?;
+        self.jobs.remove(at)
     }
 
     /// Jobs that wait or travel.
@@ -134,6 +137,21 @@ mod tests {
         let order: Vec<usize> = std::iter::from_fn(|| queue.take()).map(|job| job.unit.range().start / 4096).collect();
         assert_eq!(order, [1, 3, 0]);
         assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn a_unit_travels_with_one_thread_at_a_time() {
+        let (units, mut queue) = ([unit(0), unit(1)], Queue::default());
+        queue.put(job(&units[0], 1));
+        let travelling = queue.take().expect("one waits");
+        queue.travelling.push((0, travelling));
+        // The plan asks anew for what still travels, and for something else.
+        queue.put(job(&units[0], 2));
+        queue.put(job(&units[1], 3));
+        assert!(Arc::ptr_eq(&queue.take().expect("the other unit may go").unit, &units[1]));
+        assert!(queue.take().is_none(), "it has to wait for the first thread");
+        queue.arrived(0);
+        assert_eq!(queue.take().map(|job| job.due), Some(2));
     }
 
     #[test]

@@ -49,24 +49,25 @@ impl Trouble {
 }
 
 /// What failed, for people: the option that asked for it, the operation, the reason and what would help.
-fn told(slow_name: &str, operation: &str, tier: Tier, errno: i32) -> String {
+fn told(slow_name: &str, operation: &str, tier: Tier, errno: i32, instead: &str) -> String {
     let name = if tier == Tier::FAST { "fast" } else { "slow" };
     let help = match errno {
-        ENOMEM => "it is full; tensors stay where they are",
-        EBUSY => "the kernel is using the pages all the time; tensors stay where they are",
-        _ => "tensors stay where they are; does a container or a missing node forbid it? `sentinel doctor` tells",
+        ENOMEM => "it is full",
+        EBUSY => "the kernel is using the pages all the time",
+        _ => "does a container or a missing node forbid it? `sentinel doctor` tells",
     };
-    format!("sentinel: slow = {slow_name}: {operation} {name} memory failed: {}; {help}", sys::errno_text(errno))
+    let reason = sys::errno_text(errno);
+    format!("sentinel: slow = {slow_name}: {operation} {name} memory failed: {reason}; {instead}; {help}")
 }
 
 /// Of pages that stayed where they were.
 pub(super) fn explain(slow_name: &str, to: Tier, errno: i32) -> String {
-    told(slow_name, "moving pages to", to, errno)
+    told(slow_name, "moving pages to", to, errno, "tensors stay where they are")
 }
 
 /// Of new pages, which come from where the kernel likes.
 pub(crate) fn explain_new(slow_name: &str, tier: Tier, errno: i32) -> String {
-    told(slow_name, "taking new pages from", tier, errno)
+    told(slow_name, "taking new pages from", tier, errno, "they come from where the kernel has some")
 }
 
 #[cfg(test)]
@@ -99,7 +100,7 @@ mod tests {
             assert!(text.contains(part), "{text:?} does not say {part:?}");
         }
         let text = explain_new("node:1", Tier::FAST, EPERM);
-        for part in ["slow = node:1", "taking new pages from fast memory", "EPERM", "container"] {
+        for part in ["slow = node:1", "taking new pages from fast memory", "EPERM", "come from where", "container"] {
             assert!(text.contains(part), "{text:?} does not say {part:?}");
         }
     }

@@ -9,8 +9,10 @@ use crate::stats::Counters;
 use place::{MoveStart, MoveTicket, Moved};
 use std::ops::Range;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+use sys::errno::EBUSY;
 use trace::Tier;
 
 /// How long a promotion that found no room waits before it asks again; evictions are under way meanwhile.
@@ -21,6 +23,8 @@ pub(super) struct Worker<'a> {
     pub(super) number: usize,
     pub(super) own: &'a Way,
     pub(super) other: &'a Way,
+    /// Bytes that births wait for.
+    pub(super) births: &'a AtomicU64,
     pub(super) memory: &'a Memory,
     pub(super) counters: &'a Counters,
 }
@@ -69,7 +73,8 @@ impl Worker<'_> {
 
     /// Asks the unit to move.
     fn begin(&self, job: &Job) -> MoveStart {
-        self.memory.on_ground(|ground| job.arena.begin_move(&job.unit, job.to, ground))
+        let births_bytes = self.births.load(Ordering::Relaxed);
+        self.memory.on_ground(|ground| job.arena.begin_move(&job.unit, job.to, births_bytes, ground))
     }
 
     fn travel(&self, job: Job, ticket: MoveTicket) {
@@ -92,14 +97,15 @@ impl Worker<'_> {
         }
     }
 
-    /// Moves the pages in batches, and gives up between two of them when the unit dies or is wanted elsewhere. True when
-    /// all of them arrived; otherwise those that did are sent back.
+    /// Moves the pages in batches, and gives up between two of them when the unit dies or is wanted elsewhere; then those that
+    /// arrived are sent back. True when the unit counts as arrived.
     fn carry(&self, job: &Job, ticket: MoveTicket) -> bool {
         let counters = self.counters;
         let asked = if job.to == Tier::FAST { &counters.promote_asked_bytes } else { &counters.demote_asked_bytes };
         asked.add(job.unit.len_bytes());
         let whole = job.unit.range();
         let mut left = whole.clone();
+        let (mut stayed_bytes, mut errno) = (0, 0);
         while !left.is_empty() {
             if !job.unit.wants(ticket, job.to) {
                 counters.moves_cancelled.count();
@@ -110,22 +116,45 @@ impl Worker<'_> {
             left.start = batch.end;
             let moved = self.migrate(batch, self.own, job.to);
             if moved.failed_bytes > 0 {
-                self.failed(job.to, moved.errno);
-                self.send_back(job, whole.start..left.start);
-                return false;
+                (stayed_bytes, errno) = (stayed_bytes + moved.failed_bytes, moved.errno);
+                if moved.moved_bytes == 0 {
+                    stayed_bytes += left.len() as u64;
+                    break;
+                }
             }
         }
-        self.own.trouble.over();
-        true
+        if stayed_bytes == 0 {
+            self.own.trouble.over();
+            return true;
+        }
+        let kept = stayed_bytes < job.unit.len_bytes() && (job.to != Tier::FAST || is_most(job, stayed_bytes));
+        // That the kernel is using some pages is no reason to let the others rest.
+        if errno != EBUSY || !kept {
+            self.failed(job.to, errno);
+        }
+        self.keep_part(job, kept, whole.start..left.start)
     }
 
-    /// The account says that a unit is in one tier, so what had arrived returns; what is dead need not.
+    /// Some pages of the unit stayed. The account may say that more of it is fast than is, never less. So what left fast memory
+    /// is gone and the unit still counts as fast; what came there stays when it is most of the unit, which then counts as
+    /// fast, and is sent back otherwise. True when the unit counts as arrived.
+    fn keep_part(&self, job: &Job, kept: bool, tried: Range<usize>) -> bool {
+        if kept {
+            self.counters.moves_partial.count();
+        } else if job.to == Tier::FAST {
+            self.send_back(job, tried);
+        }
+        kept && job.to == Tier::FAST
+    }
+
+    /// Returns what had arrived, unless it is dead.
     fn send_back(&self, job: &Job, mut left: Range<usize>) {
         let back = if job.to == Tier::FAST { Tier::SLOW } else { Tier::FAST };
         while !left.is_empty() && job.unit.tier().is_some() {
             let batch = self.other.pace.batch(&left);
             left.start = batch.end;
-            self.migrate(batch, self.other, back);
+            let moved = self.migrate(batch, self.other, back);
+            self.counters.stranded_bytes.add(moved.failed_bytes);
         }
     }
 
@@ -158,4 +187,9 @@ impl Worker<'_> {
         }
         moved
     }
+}
+
+/// Whether most of the unit has moved when so many bytes stayed.
+fn is_most(job: &Job, stayed_bytes: u64) -> bool {
+    2 * stayed_bytes <= job.unit.len_bytes()
 }

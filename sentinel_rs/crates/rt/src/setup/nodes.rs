@@ -34,12 +34,8 @@ pub(super) fn choose(root: &Path, options: &Options, asked: Option<&NodeList>) -
     let check = |option: &'static str, list: &NodeList| -> Result<(), SetupError> {
         let node = |id: &u32| topology.node(*id);
         if list.nodes().iter().any(|id| node(id).is_none()) {
-            let reason = "no such node; this machine has node";
-            return Err(refuse(
-                option,
-                list,
-                format!("{reason} {online:?}; accepted is one of them, or emulated:MACHINE"),
-            ));
+            let accepted = accepted(&topology, options, option);
+            return Err(refuse(option, list, format!("no such node; this machine has node {online:?}; {accepted}")));
         }
         match list.nodes().iter().filter_map(node).find(|node| node.total_bytes == 0) {
             Some(node) => {
@@ -54,7 +50,8 @@ pub(super) fn choose(root: &Path, options: &Options, asked: Option<&NodeList>) -
         Some(list) => {
             check("slow", list)?;
             if let Some(both) = list.nodes().iter().find(|node| fast.contains(node)) {
-                let reason = format!("node {both} is among the fast nodes; accepted is another node of {online:?}");
+                let accepted = accepted(&topology, options, "slow");
+                let reason = format!("node {both} is among the fast nodes; {accepted}");
                 return Err(refuse("slow", list, reason));
             }
             (list.nodes().to_vec(), None)
@@ -63,6 +60,23 @@ pub(super) fn choose(root: &Path, options: &Options, asked: Option<&NodeList>) -
     };
     let slow = nearest_first(&topology, &fast, slow);
     Ok(Chosen { fast, slow, topology, has_cpus })
+}
+
+/// What the option may say on this machine instead.
+fn accepted(topology: &Topology, options: &Options, option: &str) -> String {
+    let with_memory = topology.nodes.iter().filter(|node| node.total_bytes > 0).map(|node| node.id);
+    if option == "slow" {
+        let fast = options.fast_nodes.nodes();
+        return accepted_slow(&with_memory.filter(|id| !fast.contains(id)).collect::<Vec<u32>>());
+    }
+    format!("accepted are nodes of {:?}", with_memory.collect::<Vec<u32>>())
+}
+
+/// What the slow tier may be where these nodes are free for it.
+fn accepted_slow(nodes: &[u32]) -> String {
+    let others = "swap, or emulated:MACHINE";
+    let nodes: String = nodes.iter().map(|id| format!("node:{id}, ")).collect();
+    format!("accepted are {nodes}{others}")
 }
 
 /// Whether the machine has memory of one kind: no node with memory beside the fast ones.
@@ -83,8 +97,8 @@ fn default_slow(topology: &Topology, fast: &[u32]) -> Result<(Vec<u32>, Option<u
     match others().next() {
         Some(node) => Ok((vec![node.id], Some(node.id))),
         None => {
-            let reason = "this machine has one memory node; accepted are emulated:MACHINE, or a machine with two nodes";
-            Err(SetupError::Resource { option: "slow", value: "numa".to_owned(), reason: reason.to_owned() })
+            let reason = format!("this machine has one memory node; {}", accepted_slow(&[]));
+            Err(SetupError::Resource { option: "slow", value: "numa".to_owned(), reason })
         }
     }
 }

@@ -3,8 +3,9 @@
 use place::{Located, Moved, Refusals, TierError, Tiers};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sys::errno::{EBUSY, EFAULT, EINVAL, ENOENT, ENOMEM};
 use sys::memory::{HUGE_PAGE_BYTES, PAGE_BYTES};
 use sys::numa::{PageStatus, Policy};
@@ -23,6 +24,9 @@ const BUSY_RETRIES: u32 = 3;
 
 /// Pause before pages are tried again.
 const BUSY_PAUSE: Duration = Duration::from_micros(200);
+
+/// How old an answer may be about the room on a node; births ask by the hundred in a step.
+const ROOM_AGE: Duration = Duration::from_millis(10);
 
 /// What [`NumaTiers`] needs of the system.
 pub trait NumaCalls: Send + Sync {
@@ -55,6 +59,9 @@ pub trait NumaCalls: Send + Sync {
     /// # Errors
     /// When the system has none.
     fn advise_huge(&self, range: &Range<usize>, welcome: bool) -> Result<(), sys::Error>;
+
+    /// Bytes that a node has for new pages; `None` when the system does not tell.
+    fn room_bytes(&self, node: u32) -> Option<u64>;
 
     /// Bytes on each node, see [`sys::numa::held_bytes`].
     ///
@@ -95,6 +102,13 @@ impl NumaCalls for SystemCalls {
         }
     }
 
+    fn room_bytes(&self, node: u32) -> Option<u64> {
+        let root = Path::new("/");
+        let kept_kib = sys::host::setting(root, "proc/sys/vm/min_free_kbytes")?.parse::<u64>().ok()?;
+        // The kernel turns to other nodes where a node has less left than its low mark, a quarter above what is always free.
+        Some(sys::host::free_bytes(root, node)?.saturating_sub(kept_kib * 1024 * 5 / 4))
+    }
+
     fn held_bytes(&self, range: &Range<usize>) -> Result<BTreeMap<u32, u64>, sys::Error> {
         sys::numa::held_bytes(range)
     }
@@ -109,6 +123,8 @@ pub struct NumaTiers<C> {
     slow_nodes: Vec<u32>,
     slow_name: String,
     refusals: Mutex<Refusals>,
+    /// What the slow nodes had room for at the latest look, and when that was.
+    slow_room: Mutex<Option<(Instant, u64)>>,
 }
 
 impl<C: NumaCalls> NumaTiers<C> {
@@ -118,7 +134,7 @@ impl<C: NumaCalls> NumaTiers<C> {
     pub fn new(calls: C, fast_nodes: Vec<u32>, slow_nodes: Vec<u32>) -> Self {
         let numbers: Vec<String> = slow_nodes.iter().map(u32::to_string).collect();
         let slow_name = format!("node:{}", numbers.join(","));
-        NumaTiers { calls, fast_nodes, slow_nodes, slow_name, refusals: Mutex::default() }
+        NumaTiers { calls, fast_nodes, slow_nodes, slow_name, refusals: Mutex::default(), slow_room: Mutex::default() }
     }
 
     fn nodes(&self, tier: Tier) -> &[u32] {
@@ -309,6 +325,24 @@ impl<C: NumaCalls> Tiers for NumaTiers<C> {
             }
         }
         Some(located)
+    }
+
+    fn shortage(&self, bytes: u64, tier: Tier) -> Option<i32> {
+        if tier == Tier::FAST {
+            // The budget is what guards fast memory.
+            return None;
+        }
+        let mut latest = self.slow_room.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = latest.filter(|(at, _)| at.elapsed() < ROOM_AGE);
+        let (at, room) = match fresh {
+            Some(known) => known,
+            None => {
+                (Instant::now(), self.slow_nodes.iter().map(|&node| self.calls.room_bytes(node)).sum::<Option<u64>>()?)
+            }
+        };
+        // What is born until the next look counts, as it is not there yet.
+        *latest = Some((at, room.saturating_sub(bytes)));
+        (room < bytes).then_some(ENOMEM)
     }
 
     fn held_bytes(&self, range: Range<usize>, tier: Tier) -> Option<u64> {

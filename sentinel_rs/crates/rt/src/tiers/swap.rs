@@ -2,13 +2,13 @@
 //! in ahead of use, and what is dead is dropped instead of written.
 
 use super::numa::tier_error;
-use place::{Located, Moved, TierError, Tiers};
+use place::{Located, Moved, Refusals, TierError, Tiers};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use sys::errno::{EBUSY, ENOMEM};
 use sys::swap::Whereabouts;
-use trace::Tier;
+use trace::{Tier, PAGE_BYTES};
 
 /// Of a piece that is paged out, this part may stay without the move counting as failed: the kernel skips pages that
 /// somebody holds on to, and bringing the rest back for them would cost more than they do.
@@ -37,6 +37,12 @@ pub trait SwapCalls: Send + Sync + 'static {
     /// When the system refuses.
     fn bring_in(&self, range: &Range<usize>) -> Result<(), sys::Error>;
 
+    /// See [`sys::swap::populate`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn populate(&self, range: &Range<usize>) -> Result<(), sys::Error>;
+
     /// Drops contents, see [`sys::memory::discard`].
     ///
     /// # Errors
@@ -45,6 +51,9 @@ pub trait SwapCalls: Send + Sync + 'static {
 
     /// See [`sys::swap::whereabouts`].
     fn whereabouts(&self, range: &Range<usize>) -> Option<Whereabouts>;
+
+    /// Bytes of the range in memory, quickly for a long range; see [`sys::swap::footprint`].
+    fn resident_bytes(&self, range: &Range<usize>) -> Option<u64>;
 
     /// See [`sys::host::swap_room_bytes`].
     fn room_bytes(&self) -> Option<u64>;
@@ -67,12 +76,20 @@ impl SwapCalls for SystemSwap {
         sys::swap::bring_in(range)
     }
 
+    fn populate(&self, range: &Range<usize>) -> Result<(), sys::Error> {
+        sys::swap::populate(range)
+    }
+
     fn discard(&self, range: &Range<usize>) -> Result<(), sys::Error> {
         sys::memory::discard(range)
     }
 
     fn whereabouts(&self, range: &Range<usize>) -> Option<Whereabouts> {
         sys::swap::whereabouts(range)
+    }
+
+    fn resident_bytes(&self, range: &Range<usize>) -> Option<u64> {
+        sys::swap::footprint(range).map(|found| found.resident_bytes)
     }
 
     fn room_bytes(&self) -> Option<u64> {
@@ -88,13 +105,42 @@ struct Newborn {
     boundary: u64,
 }
 
+/// What became of newborn pages.
+#[derive(Debug, Default)]
+struct Tally {
+    demoted_bytes: u64,
+    refusals: Refusals,
+}
+
+impl Tally {
+    fn note(&mut self, outcome: Result<Moved, sys::Error>) {
+        match outcome {
+            Ok(moved) => {
+                self.demoted_bytes += moved.moved_bytes;
+                if moved.failed_bytes > 0 {
+                    *self.refusals.pages.entry(moved.errno).or_insert(0) += moved.failed_bytes / PAGE_BYTES;
+                }
+            }
+            Err(error) => {
+                log::debug!("{error}");
+                *self.refusals.calls.entry(error.errno()).or_insert(0) += 1;
+            }
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Nursery {
     newborn: Mutex<Newborn>,
     grown: Condvar,
+    tally: Mutex<Tally>,
 }
 
 impl Nursery {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Newborn> {
         self.newborn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,18 +180,32 @@ impl<C: SwapCalls> SwapTiers<C> {
         let (calls, nursery) = (Arc::new(calls), Arc::<Nursery>::default());
         let (own_calls, own_nursery) = (Arc::clone(&calls), Arc::clone(&nursery));
         let work = move || loop {
-            if let Err(error) = own_calls.page_out(&own_nursery.next()) {
-                log::debug!("{error}");
-            }
+            let outcome = page_out(&*own_calls, &own_nursery.next());
+            own_nursery.tally().note(outcome);
         };
         std::thread::Builder::new().name("sentinel-pageout".to_owned()).spawn(work)?;
         Ok(SwapTiers { calls, name, nursery })
     }
+}
 
-    /// Bytes of the range that are still in memory; `unknown` when the system does not say.
-    fn present(&self, range: &Range<usize>, unknown: u64) -> u64 {
-        self.calls.whereabouts(range).map_or(unknown, |found| found.present_bytes)
+/// Bytes of the range that are still in memory; `unknown` when the system does not say.
+fn present(calls: &impl SwapCalls, range: &Range<usize>, unknown: u64) -> u64 {
+    calls.whereabouts(range).map_or(unknown, |found| found.present_bytes)
+}
+
+/// Pages a range out and looks what became of it.
+fn page_out(calls: &impl SwapCalls, range: &Range<usize>) -> Result<Moved, sys::Error> {
+    let len_bytes = range.len() as u64;
+    let before = present(calls, range, len_bytes);
+    calls.page_out(range)?;
+    let left = present(calls, range, 0);
+    let moved_bytes = before.saturating_sub(left);
+    if left <= len_bytes / LEFT_BEHIND {
+        return Ok(Moved { moved_bytes, copied_bytes: moved_bytes, ..Moved::default() });
     }
+    // The kernel keeps what it finds no swap for, and what it is using itself, such as pages on their way to a disk.
+    let errno = if calls.room_bytes().is_some_and(|room| room >= left) { EBUSY } else { ENOMEM };
+    Ok(Moved { moved_bytes, copied_bytes: moved_bytes, failed_bytes: left, errno })
 }
 
 impl<C: SwapCalls> Tiers for SwapTiers<C> {
@@ -171,6 +231,14 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
         Ok(())
     }
 
+    /// Each page that is touched first is a fault of its own, which costs more than clearing the page; what the kernel refuses
+    /// here comes by such faults.
+    fn populate(&self, range: Range<usize>) {
+        if let Err(error) = self.calls.populate(&range) {
+            log::debug!("{error}");
+        }
+    }
+
     fn migrate(&self, range: Range<usize>, to: Tier) -> Result<Moved, TierError> {
         let len_bytes = range.len() as u64;
         self.nursery.forget(&range);
@@ -181,21 +249,33 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
             }
             return Ok(Moved { moved_bytes: away, copied_bytes: away, ..Moved::default() });
         }
-        let before = self.present(&range, len_bytes);
-        self.calls.page_out(&range).map_err(|error| tier_error(&error, &range))?;
-        let left = self.present(&range, 0);
-        let moved_bytes = before.saturating_sub(left);
-        if left <= len_bytes / LEFT_BEHIND {
-            return Ok(Moved { moved_bytes, copied_bytes: moved_bytes, ..Moved::default() });
-        }
-        // The kernel keeps what it finds no swap for, and what it is using itself, such as pages on their way to a disk.
-        let errno = if self.calls.room_bytes().is_some_and(|room| room >= left) { EBUSY } else { ENOMEM };
-        Ok(Moved { moved_bytes, copied_bytes: moved_bytes, failed_bytes: left, errno })
+        page_out(&*self.calls, &range).map_err(|error| tier_error(&error, &range))
     }
 
     fn discard(&self, range: Range<usize>, _next: Tier) -> Result<(), TierError> {
         self.nursery.forget(&range);
         self.calls.discard(&range).map_err(|error| tier_error(&error, &range))
+    }
+
+    fn held_bytes(&self, range: Range<usize>, tier: Tier) -> Option<u64> {
+        if tier == Tier::FAST {
+            self.calls.resident_bytes(&range)
+        } else {
+            None
+        }
+    }
+
+    fn births_take_memory(&self) -> bool {
+        true
+    }
+
+    fn newborn_demoted_bytes(&self) -> u64 {
+        self.nursery.tally().demoted_bytes
+    }
+
+    /// Those of newborn pages; what moves is refused is counted by who asked.
+    fn refusals(&self) -> Refusals {
+        self.nursery.tally().refusals.clone()
     }
 
     fn boundary(&self) {
@@ -266,6 +346,14 @@ mod tests {
             Ok(())
         }
 
+        fn populate(&self, range: &Range<usize>) -> Result<(), sys::Error> {
+            let mut pages = self.pages.lock().unwrap();
+            for page in range.clone().step_by(PAGE_BYTES) {
+                pages.entry(page).or_insert(true);
+            }
+            Ok(())
+        }
+
         fn discard(&self, range: &Range<usize>) -> Result<(), sys::Error> {
             self.pages.lock().unwrap().retain(|page, _| !range.contains(page));
             Ok(())
@@ -278,6 +366,10 @@ mod tests {
                 (count * PAGE_BYTES) as u64
             };
             Some(Whereabouts { present_bytes: bytes(true), swapped_bytes: bytes(false) })
+        }
+
+        fn resident_bytes(&self, range: &Range<usize>) -> Option<u64> {
+            self.whereabouts(range).map(|found| found.present_bytes)
         }
 
         fn room_bytes(&self) -> Option<u64> {
@@ -307,6 +399,8 @@ mod tests {
         for to in [Tier::SLOW, Tier::FAST] {
             assert_eq!(tiers.migrate(range.clone(), to), Ok(moved));
             assert_eq!(tiers.migrate(range.clone(), to), Ok(Moved::default()));
+            let held = if to == Tier::FAST { ALL } else { 0 };
+            assert_eq!(tiers.held_bytes(range.clone(), Tier::FAST), Some(held));
             assert_eq!(tiers.located(range.clone(), to), Some(Located { there_bytes: ALL, elsewhere_bytes: 0 }));
         }
         assert_eq!((tiers.kind(), tiers.slow_name()), ("swap", "swap (test)"));
@@ -335,6 +429,15 @@ mod tests {
         assert_eq!((error.operation, error.errno), ("madvise", EINVAL));
     }
 
+    #[test]
+    fn what_is_about_to_be_written_gets_its_pages_at_once() {
+        let (tiers, range) = tiers(100, false);
+        tiers.discard(range.clone(), Tier::FAST).unwrap();
+        assert_eq!(present(&tiers, &range), 0);
+        tiers.populate(range.clone());
+        assert_eq!(present(&tiers, &range), ALL);
+    }
+
     fn present(tiers: &SwapTiers<Fake>, range: &Range<usize>) -> u64 {
         tiers.calls.whereabouts(range).unwrap().present_bytes
     }
@@ -356,5 +459,28 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!((present(&tiers, &(range.start..half)), present(&tiers, &(half..range.end))), (0, ALL / 2));
+        while tiers.newborn_demoted_bytes() == 0 && began.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        assert_eq!((tiers.newborn_demoted_bytes(), tiers.refusals()), (ALL / 2, Refusals::default()));
+    }
+
+    #[test]
+    fn newborn_pages_that_stay_are_counted_by_their_reason() {
+        let count = |fake: Fake| {
+            let (tiers, range) = tiers_of(fake);
+            tiers.place(range, Tier::SLOW).unwrap();
+            tiers.boundary();
+            tiers.boundary();
+            let began = Instant::now();
+            while tiers.refusals() == Refusals::default() && began.elapsed() < Duration::from_secs(10) {
+                std::thread::yield_now();
+            }
+            (tiers.newborn_demoted_bytes(), tiers.refusals())
+        };
+        let full = Refusals { pages: [(ENOMEM, 6)].into(), ..Refusals::default() };
+        assert_eq!(count(Fake { room: 10, ..Fake::default() }), (10 * 4096, full));
+        let refused = Refusals { calls: [(EINVAL, 1)].into(), ..Refusals::default() };
+        assert_eq!(count(Fake { room: 100, refuses: true, ..Fake::default() }), (0, refused));
     }
 }

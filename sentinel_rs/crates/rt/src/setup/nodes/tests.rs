@@ -75,7 +75,7 @@ fn what_cannot_be_names_option_value_and_what_is_accepted() {
     for (fast, slow, parts) in [
         ("node:7", Some("2"), ["fast_nodes = node:7", "no such node", "[0, 1, 2]"]),
         ("node:0", Some("2,5"), ["slow = node:2,5", "no such node", "[0, 1, 2]"]),
-        ("node:0", Some("0"), ["slow = node:0", "among the fast nodes", "[0, 1, 2]"]),
+        ("node:0", Some("0"), ["slow = node:0", "among the fast nodes", "accepted are node:2, swap, or"]),
         ("node:0", Some("1"), ["slow = node:1", "no memory", "one that has"]),
     ] {
         let text = chosen(&root, fast, slow).expect_err("must be refused");
@@ -86,7 +86,10 @@ fn what_cannot_be_names_option_value_and_what_is_accepted() {
     assert_eq!(chosen(&root, "node:0", None).expect("node 2 has memory").slow, [2]);
     std::fs::remove_dir_all(root).expect("ours");
     let root = machine("one", &[(0, true, 4, "10")]);
-    assert!(chosen(&root, "node:0", None).expect_err("one node").contains("one memory node"));
+    for (slow, part) in [(None, "one memory node; accepted are swap, or"), (Some("9"), "[0]; accepted are swap, or")] {
+        let text = chosen(&root, "node:0", slow).expect_err("one node");
+        assert!(text.contains(part), "{text:?} does not say {part:?}");
+    }
     std::fs::remove_dir_all(root).expect("ours");
 }
 
