@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod chart;
 mod check;
+mod cores;
 mod doctor;
 mod output;
 mod planning;

@@ -9,6 +9,7 @@ use sim::{step_bound, BoundEffort, Costs, LiveStep, MemoryTime, Named, Outcome, 
 use trace::StepTrace;
 
 use crate::amount::{Budget, Bytes};
+use crate::cores::on_all_cores;
 use crate::table::{printable, Align, Table};
 
 /// How fast moves are.
@@ -120,28 +121,14 @@ impl Report {
         let asked = live.as_ref().filter(|_| question.bound);
         let no_bound_because = asked.and_then(|live| live.unbounded(&question.machine));
         let with_bound = question.bound && no_bound_because.is_none();
-        let mut m_hat = 0.0;
-        let mut points = Vec::new();
         // A curve goes from left to right, and through no point twice, however the amounts were listed.
         let fast_bytes: BTreeSet<u64> =
             question.budgets.iter().map(|budget| budget.asked_of(peak)).collect::<anyhow::Result<_>>()?;
-        for fast_bytes in fast_bytes {
-            let setting = question.migration.setting(workload, &costs, &question.machine, fast_bytes);
-            m_hat = setting.m_hat(workload);
-            let result = |&policy: &Named| match &live {
-                Some(live) => {
-                    let machine = setting.machine_for_planning(&question.machine);
-                    PolicyResult::of(policy, live.run(policy, &machine, fast_bytes), step_ns)
-                }
-                None => one(policy, workload, &costs, &setting, &question.machine),
-            };
-            points.push(Point {
-                fast_bytes,
-                fast_share: fast_bytes as f64 / peak.max(1) as f64,
-                bound: with_bound.then(|| bound(workload, step_ns, &costs, &setting)),
-                results: question.policies.iter().map(result).collect::<anyhow::Result<_>>()?,
-            });
-        }
+        let setting = |fast_bytes| question.migration.setting(workload, &costs, &question.machine, fast_bytes);
+        let settings: Vec<Setting> = fast_bytes.into_iter().map(setting).collect();
+        let m_hat = settings.last().map_or(0.0, |setting| setting.m_hat(workload));
+        let step = Step { workload, live: live.as_ref(), all_fast_ns: step_ns, costs: &costs };
+        let points = points(&step, question, &settings, with_bound)?;
         Ok(Report {
             workload: workload.name.clone(),
             machine: question.machine.name.clone(),
@@ -227,6 +214,58 @@ impl PolicyResult {
             (None, None) => "-".to_owned(),
         }
     }
+}
+
+/// What is simulated.
+struct Step<'a> {
+    workload: &'a Workload,
+    live: Option<&'a LiveStep>,
+    all_fast_ns: f64,
+    costs: &'a Costs,
+}
+
+/// A piece of work that needs no other one, and what came of it.
+enum Cell {
+    Bound(f64),
+    Policy(PolicyResult),
+}
+
+/// Every policy of the question in every setting, on all cores.
+fn points(step: &Step<'_>, question: &Question, settings: &[Setting], with_bound: bool) -> anyhow::Result<Vec<Point>> {
+    let Step { workload, live, all_fast_ns, costs } = *step;
+    let columns = question.policies.len() + usize::from(with_bound);
+    let cell = |index: usize| {
+        let setting = &settings[index / columns];
+        let Some(&policy) = question.policies.get(index % columns) else {
+            return Ok(Cell::Bound(bound(workload, all_fast_ns, costs, setting)));
+        };
+        let machine = &question.machine;
+        let result = match live {
+            Some(live) => {
+                let ran = live.run(policy, &setting.machine_for_planning(machine), setting.fast_budget_bytes());
+                PolicyResult::of(policy, ran, all_fast_ns)
+            }
+            None => one(policy, workload, costs, setting, machine),
+        };
+        Ok(Cell::Policy(result?))
+    };
+    let mut cells = on_all_cores("policies and bounds", settings.len() * columns, cell)?.into_iter();
+    let point = |setting: &Setting| {
+        let mut point = Point {
+            fast_bytes: setting.fast_budget_bytes(),
+            fast_share: setting.fast_budget_bytes() as f64 / workload.profile.peak_live_bytes.max(1) as f64,
+            bound: None,
+            results: Vec::with_capacity(question.policies.len()),
+        };
+        for cell in cells.by_ref().take(columns) {
+            match cell {
+                Cell::Bound(bound) => point.bound = Some(bound),
+                Cell::Policy(result) => point.results.push(result),
+            }
+        }
+        point
+    };
+    Ok(settings.iter().map(point).collect())
 }
 
 /// Uses of a step above which the bound is worked out with fewer windows and without the smallest tensors: it stays a bound,

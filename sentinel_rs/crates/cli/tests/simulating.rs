@@ -34,6 +34,28 @@ fn every_policy_is_run_at_every_budget_and_twice_gives_the_same_bytes() {
     }
 }
 
+/// A process with one policy at one budget has one piece of work, so that nothing in it runs beside anything else.
+#[test]
+fn all_cores_say_what_one_piece_of_work_after_the_other_says() {
+    let file = file_with("sim_cores", &step());
+    for how in [&["--mhat", "2"][..], &["--emulated"]] {
+        let points = |policy: &str, fast: &str, bound: &[&str]| -> Vec<Value> {
+            let arguments = ["sim", &file, "--policy", policy, "--fast", fast, "--json"];
+            let report = printed(&[&arguments, how, bound].concat());
+            serde_json::from_str::<Value>(&report).unwrap()["points"].as_array().unwrap().clone()
+        };
+        for point in points("all", "20%,40%,60%", &[]) {
+            let fast = point["fast_bytes"].to_string();
+            let results = point["results"].as_array().unwrap();
+            for (result, (name, _)) in results.iter().zip(sim::Named::ALL) {
+                assert_eq!(*result, points(name, &fast, &["--no-bound"])[0]["results"][0], "{name} at {fast}");
+            }
+            assert_eq!(results.len(), sim::Named::ALL.len());
+            assert_eq!(point["bound"], points("fast_only", &fast, &[])[0]["bound"], "{fast}");
+        }
+    }
+}
+
 #[test]
 fn amounts_in_any_order_make_one_curve_from_left_to_right() {
     let file = file_with("sim_order", &step());

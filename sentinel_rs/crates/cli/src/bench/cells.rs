@@ -8,8 +8,8 @@ use anyhow::Context;
 use plan::Machine;
 use sim::{Named, Setting};
 
-use super::cores::on_all_cores;
 use super::policies::{budget, Model};
+use crate::cores::on_all_cores;
 use crate::simulate::{bound, one, PolicyResult};
 
 /// Where policies are compared.

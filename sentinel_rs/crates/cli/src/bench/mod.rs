@@ -2,7 +2,6 @@
 
 mod cells;
 mod clock;
-mod cores;
 pub mod packing;
 pub mod planning;
 pub mod policies;

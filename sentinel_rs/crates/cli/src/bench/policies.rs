@@ -10,11 +10,11 @@ use sim::{Costs, MemoryTime, ModelError, Named, Setting, Workload};
 use trace::StepTrace;
 
 use super::cells::{self, Point, Solved};
-use super::cores::on_all_cores;
 use super::published::Figures;
 use super::rivals::Rivals;
 use super::robustness;
 use crate::amount::percent_of;
+use crate::cores::on_all_cores;
 use crate::simulate::one;
 use crate::table::{Align, Table};
 

@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-/// The results of `work` for the numbers below `count`, in their order, whichever core is done first. Says on standard error how
-/// far it is.
+/// Progress is told so often at most; for so long nobody wonders whether anything goes on.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The results of `work` for the numbers below `count`, in their order, whichever core is done first. When it takes long, says
+/// on standard error how far it is.
 pub fn on_all_cores<T: Send>(
     what: &str,
     count: usize,
@@ -16,7 +19,8 @@ pub fn on_all_cores<T: Send>(
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(count);
     let next = AtomicUsize::new(0);
     let begin = Instant::now();
-    let results: Mutex<Vec<Option<anyhow::Result<T>>>> = Mutex::new((0..count).map(|_| None).collect());
+    let nothing: Vec<Option<anyhow::Result<T>>> = (0..count).map(|_| None).collect();
+    let shared = Mutex::new((nothing, begin));
     let run = || loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         if index >= count {
@@ -27,23 +31,27 @@ pub fn on_all_cores<T: Send>(
             // What is under way ends; nothing else begins.
             next.store(count, Ordering::Relaxed);
         }
-        let Ok(mut results) = results.lock() else { break };
+        let Ok(mut shared) = shared.lock() else { break };
+        let (results, told) = &mut *shared;
         results[index] = Some(result);
-        let done = results.iter().flatten().count();
-        eprintln!("{what}: {done} of {count} after {:.0} s", begin.elapsed().as_secs_f64());
+        if told.elapsed() >= QUIET {
+            *told = Instant::now();
+            let done = results.iter().flatten().count();
+            eprintln!("{what}: {done} of {count} after {:.0} s", begin.elapsed().as_secs_f64());
+        }
     };
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(run);
         }
     });
-    let results = results.into_inner().ok().context("a thread of the bench panicked")?;
+    let (results, _) = shared.into_inner().ok().context("a thread panicked")?;
     // The error, where there is one, comes before the places that nobody came to.
     let (failed, rest): (Vec<_>, Vec<_>) = results.into_iter().partition(|result| matches!(result, Some(Err(_))));
     if let Some(Some(Err(error))) = failed.into_iter().next() {
         return Err(error);
     }
-    rest.into_iter().map(|result| result.context("a thread of the bench panicked")?).collect()
+    rest.into_iter().map(|result| result.context("a thread panicked")?).collect()
 }
 
 #[cfg(test)]
