@@ -22,8 +22,17 @@ struct Look {
     mark: char,
 }
 
-const LOOKS: [Look; 10] = [
+/// Every policy but `fast_only`, which is the line at 100%.
+const LOOKS: [Look; 11] = [
     Look { policy: "gap", label: "gap (ours)", colour: "#D55E00", width: 5.0, dash: "", mark: 'o' },
+    Look {
+        policy: "gap_at_ops",
+        label: "gap, moves at every op",
+        colour: "#D55E00",
+        width: 2.5,
+        dash: "8 5",
+        mark: 'v',
+    },
     Look { policy: "hpca21", label: "Sentinel (HPCA 2021)", colour: "#0072B2", width: 3.0, dash: "", mark: 's' },
     Look { policy: "layer_prefetch", label: "layer prefetch", colour: "#009E73", width: 2.5, dash: "", mark: 't' },
     Look { policy: "static_optimum", label: "static optimum", colour: "#CC79A7", width: 2.5, dash: "", mark: 'd' },
@@ -166,6 +175,22 @@ fn curve(out: &mut String, report: &Report, look: &Look) {
     }
 }
 
+/// Two bars across each other, around the outside.
+const CROSS: [(f64, f64); 12] = [
+    (0.0, -0.5),
+    (1.1, -1.6),
+    (1.6, -1.1),
+    (0.5, 0.0),
+    (1.6, 1.1),
+    (1.1, 1.6),
+    (0.0, 0.5),
+    (-1.1, 1.6),
+    (-1.6, 1.1),
+    (-0.5, 0.0),
+    (-1.6, -1.1),
+    (-1.1, -1.6),
+];
+
 fn mark(out: &mut String, (x, y): (f64, f64), look: &Look) {
     let r = look.width + 2.0;
     let corners: &[(f64, f64)] = match look.mark {
@@ -173,7 +198,7 @@ fn mark(out: &mut String, (x, y): (f64, f64), look: &Look) {
         't' => &[(0.0, -1.3), (1.2, 1.0), (-1.2, 1.0)],
         'v' => &[(0.0, 1.3), (1.2, -1.0), (-1.2, -1.0)],
         'd' => &[(0.0, -1.4), (1.4, 0.0), (0.0, 1.4), (-1.4, 0.0)],
-        'x' => &[(-1.3, -0.4), (1.3, -0.4), (1.3, 0.4), (-1.3, 0.4)],
+        'x' => &CROSS,
         'o' => {
             let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\" fill=\"{}\"/>", look.colour);
             return;
@@ -230,5 +255,22 @@ fn legend(out: &mut String, report: &Report) {
             &format!("{:.0}%", value * 100.0),
         );
         at += 36.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_with_a_budget_has_a_look_of_its_own() {
+        for (name, _) in sim::Named::ALL.iter().filter(|(name, _)| *name != "fast_only") {
+            assert_eq!(LOOKS.iter().filter(|look| look.policy == *name).count(), 1, "{name}");
+        }
+        for (at, one) in LOOKS.iter().enumerate() {
+            let alike =
+                |other: &&Look| (other.colour, other.mark) == (one.colour, one.mark) || other.label == one.label;
+            assert_eq!(LOOKS[at + 1..].iter().find(alike).map(|other| other.policy), None, "{}", one.policy);
+        }
     }
 }
