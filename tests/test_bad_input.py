@@ -58,7 +58,7 @@ BAD_OPTIONS = {
     ),
     "share above one": ({"fast_fraction": 1.5}, ["fast_fraction", "1.5", "above 0", "at most 1"]),
     "negative share": ({"fast_fraction": -0.2}, ["fast_fraction", "-0.2", "above 0", "at most 1"]),
-    "negative bandwidth": ({"migration_gbps": -1}, ["migration_gbps", "-1", "above 0"]),
+    "negative bandwidth": ({"migration_gbps": -1}, ["migration_gbps", "-1", "0.0001 to 1000000"]),
     "a policy without the budget it needs": (
         {"fast_fraction": 0, "policy": "first_touch"},
         ["policy", "first_touch", "fast_bytes", "fast_fraction", "SENTINEL_FAST"],

@@ -3,7 +3,7 @@
 //! A mistyped name or value is an error here, before training: a run must never train unmanaged because of a typo.
 
 use crate::handover;
-use plan::Policy;
+use plan::{in_range, Policy, GBPS_RANGE};
 use protobuf::{CodedInputStream, Enum, Message};
 use std::path::PathBuf;
 use sys::topology::NodeList;
@@ -319,8 +319,9 @@ fn apply_variables(
             "SENTINEL_TRACE" => message.trace_path.clone_from(value),
             "SENTINEL_PROFILER" => message.profiler.clone_from(value),
             "SENTINEL_MIGRATION_GBPS" => {
-                message.migration_gbps =
-                    value.parse().map_err(|_| refuse(name, value, "accepted is a number of 10^9 bytes per second"))?;
+                // Zero, which is what an unset field says, is no speed here.
+                let gbps = value.parse().unwrap_or(f64::NAN);
+                message.migration_gbps = gbps_of(gbps).map_err(|accepted| refuse(name, value, accepted))?;
             }
             "SENTINEL_WARMUP_STEPS" => {
                 let steps: i32 = value
@@ -481,10 +482,12 @@ fn migration_of(option: &str, gbps: f64) -> Result<Option<f64>, OptionError> {
     if gbps == 0.0 {
         return Ok(None);
     }
-    if gbps.is_finite() && gbps > 0.0 {
-        return Ok(Some(gbps));
-    }
-    Err(refuse(option, gbps, "accepted is a number of 10^9 bytes per second above 0"))
+    gbps_of(gbps).map(Some).map_err(|accepted| refuse(option, gbps, accepted))
+}
+
+/// The speeds that a machine profile may have, and `--migration-gbps` of `sentinel sim`.
+fn gbps_of(gbps: f64) -> Result<f64, String> {
+    in_range(gbps, &GBPS_RANGE).map_err(|accepted| format!("{accepted} (10^9 bytes per second)"))
 }
 
 #[cfg(test)]
@@ -548,6 +551,26 @@ mod tests {
     }
 
     #[test]
+    fn the_migration_speed_is_one_that_a_machine_may_have() {
+        let with = |gbps: f64| {
+            let mut message = SentinelOptions::new();
+            message.fast_bytes = 1 << 20;
+            message.migration_gbps = gbps;
+            parse(&config_with(&message), &[])
+        };
+        for (gbps, expected) in [(0.0, None), (1e-4, Some(1e-4)), (2.15, Some(2.15)), (1e6, Some(1e6))] {
+            assert_eq!(with(gbps).expect("good options").expect("a budget").migration_gbps, expected);
+        }
+        for gbps in [-1.0, 1e-5, 1.1e6, f64::INFINITY, f64::NAN] {
+            let text = with(gbps).expect_err("must be refused").to_string();
+            assert!(
+                text.starts_with(&format!("sentinel: migration_gbps = {gbps}: accepted is 0.0001 to 1000000")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn bytes_are_spelled_as_people_do() {
         for (text, bytes) in [("2G", 2 << 30), ("512M", 512 << 20), ("64k", 64 << 10), ("1000", 1000), ("1T", 1 << 40)]
         {
@@ -573,7 +596,10 @@ mod tests {
             (("SENTINEL_MOVER_THREADS", "17"), ["SENTINEL_MOVER_THREADS", "17", "from 1 to 16"]),
             (("SENTINEL_PROFILER", "perf"), ["SENTINEL_PROFILER", "perf", "kernel:tlb_miss"]),
             (("SENTINEL_FSAT", "1G"), ["SENTINEL_FSAT", "1G", "SENTINEL_FAST"]),
-            (("SENTINEL_MIGRATION_GBPS", "NaN"), ["SENTINEL_MIGRATION_GBPS", "NaN", "above 0"]),
+            (("SENTINEL_MIGRATION_GBPS", "NaN"), ["SENTINEL_MIGRATION_GBPS", "NaN", "0.0001 to 1000000"]),
+            (("SENTINEL_MIGRATION_GBPS", "1e7"), ["SENTINEL_MIGRATION_GBPS", "1e7", "0.0001 to 1000000"]),
+            (("SENTINEL_MIGRATION_GBPS", "0"), ["SENTINEL_MIGRATION_GBPS = 0", "10^9 bytes", "0.0001 to 1000000"]),
+            (("SENTINEL_MIGRATION_GBPS", "fast"), ["SENTINEL_MIGRATION_GBPS", "fast", "0.0001 to 1000000"]),
         ] {
             let text = refusal(&[fast, pair]);
             for part in parts {
