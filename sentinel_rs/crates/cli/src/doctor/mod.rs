@@ -14,6 +14,8 @@ use serde::Serialize;
 use facts::Facts;
 use problems::Problem;
 
+use crate::output;
+
 /// What the command line asks for.
 pub struct Order {
     /// Print one JSON object.
@@ -38,6 +40,7 @@ struct Report {
 
 /// Looks, measures, judges and prints. The exit code is 0 when nothing is in the way.
 pub fn run(order: &Order, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    order.profile.iter().try_for_each(|path| output::check("--measure", path))?;
     let mut facts = facts::gather(Path::new("/"), order.python.as_deref())?;
     if !order.quick {
         facts.measure();

@@ -67,6 +67,14 @@ fn memory_is_measured_and_a_profile_needs_two_tiers() {
 }
 
 #[test]
+fn a_profile_that_cannot_be_written_is_refused_before_anything_is_looked_at() {
+    let missing = directory("doctor_unwritable").join("missing/machine.toml");
+    let Ran { code, out, err } = sentinel(&["doctor", "--measure", missing.to_str().unwrap()]);
+    let begin = format!("sentinel: --measure = {}: cannot be written: ", missing.display());
+    assert!((code, out.as_str()) == (1, "") && err.starts_with(&begin), "{code} {out} {err}");
+}
+
+#[test]
 fn a_python_that_is_not_there_blocks() {
     let Ran { code, out, .. } = sentinel(&["doctor", "--quick", "--python", "/nonexistent/python"]);
     assert_eq!(code, 1);
