@@ -62,6 +62,9 @@ enum TypedCommand {
         command: TypedBench,
     },
     /// Run policies on a traced step in the simulator, beside the lower bound on its time
+    ///
+    /// Without an option all of the step's time is memory time (--memory-share 1), the hardest case for placement, and moves
+    /// are as fast as the machine profile says; --slow-ratio or --memory-share, and --mhat or --migration-gbps, say otherwise.
     Sim {
         /// Trace file, as written for SENTINEL_TRACE
         file: PathBuf,
