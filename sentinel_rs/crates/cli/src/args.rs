@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use plan::{in_range, Machine, Policy, GBPS_RANGE};
-use sim::MemoryTime;
+use sim::{MemoryTime, Named};
 
 use crate::amount::Budget;
 use crate::bench::planning::{Case, BUFFERS};
@@ -335,14 +335,22 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
         }
         TypedCommand::Plan { file, fast, policy, machine, json } => Command::Plan {
             file,
-            policy: Policy::by_name(&policy)
-                .filter(|policy| policy.plans())
-                .ok_or_else(|| format!("--policy = {policy}: accepted are gap and hpca21"))?,
+            policy: Policy::by_name(&policy).filter(|policy| policy.plans()).ok_or_else(|| unplanned(&policy))?,
             fast: fast.parse().map_err(|why| format!("--fast = {fast}: {why}"))?,
             machine: Machine::by_name(&machine).map_err(|error| format!("--machine = {machine}: {error}"))?,
             json,
         },
     })
+}
+
+/// Why `sentinel plan` has nothing to print for a policy.
+fn unplanned(policy: &str) -> String {
+    let why = if policy == Named::GapAtOps.name() {
+        "moves issued at every op are an option of the simulator only (sentinel sim --policy); "
+    } else {
+        ""
+    };
+    format!("--policy = {policy}: {why}accepted are gap and hpca21")
 }
 
 /// `POLICY:BUFFERS`.

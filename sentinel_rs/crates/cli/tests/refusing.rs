@@ -115,6 +115,21 @@ fn an_unknown_machine() {
 }
 
 #[test]
+fn a_policy_without_a_plan() {
+    for (policy, why) in [
+        (
+            "gap_at_ops",
+            "moves issued at every op are an option of the simulator only (sentinel sim --policy); accepted are",
+        ),
+        ("first_touch", "accepted are"),
+        ("lru", "accepted are"),
+    ] {
+        let said = usage_error(&["plan", "no.trace", "--fast", "20%", "--policy", policy]);
+        assert_eq!(said, format!("sentinel: --policy = {policy}: {why} gap and hpca21\n"));
+    }
+}
+
+#[test]
 fn an_amount_that_is_none() {
     let file = file_with("amount", &step());
     for fast in ["", "0%", "101%", "lots", "-1", "0", "1.5G"] {
