@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use plan::{in_range, Machine, Policy, GBPS_RANGE};
-use sim::{MemoryTime, Named};
+use sim::MemoryTime;
 
 use crate::amount::Budget;
 use crate::bench::planning::{Case, BUFFERS};
 use crate::doctor;
+use crate::planning;
 use crate::run;
 use crate::simulate::{parse_budgets, parse_policies, Migration, Question};
 
@@ -335,22 +336,14 @@ fn understand(typed: TypedCommand) -> Result<Command, String> {
         }
         TypedCommand::Plan { file, fast, policy, machine, json } => Command::Plan {
             file,
-            policy: Policy::by_name(&policy).filter(|policy| policy.plans()).ok_or_else(|| unplanned(&policy))?,
+            policy: Policy::by_name(&policy)
+                .filter(|policy| policy.plans())
+                .ok_or_else(|| planning::unplanned(&policy))?,
             fast: fast.parse().map_err(|why| format!("--fast = {fast}: {why}"))?,
             machine: Machine::by_name(&machine).map_err(|error| format!("--machine = {machine}: {error}"))?,
             json,
         },
     })
-}
-
-/// Why `sentinel plan` has nothing to print for a policy.
-fn unplanned(policy: &str) -> String {
-    let why = if policy == Named::GapAtOps.name() {
-        "moves issued at every op are an option of the simulator only (sentinel sim --policy); "
-    } else {
-        ""
-    };
-    format!("--policy = {policy}: {why}accepted are gap and hpca21")
 }
 
 /// `POLICY:BUFFERS`.

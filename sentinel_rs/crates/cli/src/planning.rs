@@ -10,6 +10,16 @@ use trace::Tier;
 use crate::amount::Bytes;
 use crate::table::{printable, Align, Table};
 
+/// Why `sentinel plan` has nothing to print for a policy.
+pub fn unplanned(policy: &str) -> String {
+    let why = if policy == sim::Named::GapAtOps.name() {
+        "moves issued at every op are an option of the simulator only (sentinel sim --policy); "
+    } else {
+        ""
+    };
+    format!("--policy = {policy}: {why}accepted are gap and hpca21")
+}
+
 /// A plan summed up. The field names are the keys of the JSON object.
 #[derive(Serialize)]
 pub struct Report {
