@@ -209,7 +209,7 @@ impl Arena {
         if start != MoveStart::NoRoom || self.plan.pool_rule == PoolRule::Reserved {
             return start;
         }
-        let lacking = unit.len_bytes().saturating_sub(ground.budget.room());
+        let lacking = (unit.len_bytes() + births_bytes).saturating_sub(ground.budget.room());
         self.shrink_pool(|now| now.saturating_sub(page_ceil(lacking)).max(self.pool.planned().min(now)), ground);
         begin()
     }
@@ -274,8 +274,12 @@ impl Arena {
             Place::Heap { tier } => Taken::Heap(tier),
             Place::Pool { offset_bytes } => {
                 let end_bytes = offset_bytes + slot.size_bytes;
-                if end_bytes > self.pool.now() && !self.grow_pool(page_ceil(end_bytes), ground) {
-                    return Taken::PoolShort;
+                let mut grown = 0..0;
+                if end_bytes > self.pool.now() {
+                    match self.grow_pool(page_ceil(end_bytes), ground) {
+                        Some(offsets) => grown = offsets,
+                        None => return Taken::PoolShort,
+                    }
                 }
                 if !self.seat(index, offset_bytes, slot.size_bytes) {
                     return Taken::Busy;
@@ -286,6 +290,11 @@ impl Arena {
                     self.unseat(index);
                     self.claims.release(offset_bytes, slot.size_bytes);
                     return Taken::PoolShort;
+                }
+                // Only now: pages of a pool that shrinks again would belong to nobody.
+                let fresh = grown.start.max(offset_bytes / PAGE_BYTES * PAGE_BYTES)..grown.end;
+                if !fresh.is_empty() {
+                    (ground.take_pages)(self.base + usize_of(fresh.start)..self.base + usize_of(fresh.end));
                 }
                 Taken::Pool { addr: self.base + usize_of(offset_bytes) }
             }
@@ -317,19 +326,15 @@ impl Arena {
         }
     }
 
-    /// Whether a pool on demand reaches up to `end_bytes` now.
-    fn grow_pool(&self, end_bytes: u64, ground: Ground<'_>) -> bool {
+    /// Has a pool on demand reach up to `end_bytes`; the offsets that are new, `None` when there is no room.
+    fn grow_pool(&self, end_bytes: u64, ground: Ground<'_>) -> Option<Range<u64>> {
         if self.plan.pool_rule == PoolRule::Reserved {
-            return false;
+            return None;
         }
-        let grown = self.pool.grow_to(end_bytes, ground.budget).or_else(|| {
+        self.pool.grow_to(end_bytes, ground.budget).or_else(|| {
             (ground.await_room)(end_bytes.saturating_sub(self.pool.now()));
             self.pool.grow_to(end_bytes, ground.budget)
-        });
-        if let Some(offsets) = grown.as_ref().filter(|offsets| !offsets.is_empty()) {
-            (ground.take_pages)(self.base + usize_of(offsets.start)..self.base + usize_of(offsets.end));
-        }
-        grown.is_some()
+        })
     }
 
     fn owner_of(&self, slot: usize) -> Option<&AtomicU32> {

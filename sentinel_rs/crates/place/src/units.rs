@@ -5,7 +5,7 @@
 
 use crate::{Budget, PageTiers};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use trace::Tier;
 
@@ -60,6 +60,8 @@ pub enum Entered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MoveTicket {
     epoch: u32,
+    /// The unit counts as fast all the while: only pages that left it come back.
+    mends: bool,
 }
 
 /// What a unit says to a wish to move it.
@@ -81,6 +83,8 @@ pub struct UnitState {
     word: AtomicU64,
     /// The tier that was asked for last; a move to another one is stale.
     desired: AtomicU8,
+    /// It counts as fast, and some of its pages have left: an eviction was not carried to its end.
+    torn: AtomicBool,
     /// Moves under way. Whoever drops the pages waits for them, so that no move touches pages of the next owner.
     moving: AtomicU32,
 }
@@ -100,7 +104,14 @@ impl UnitState {
 
     fn with(range: Range<usize>, birth_tier: Tier, word: Word) -> UnitState {
         let (desired, moving) = (AtomicU8::new(birth_tier.0), AtomicU32::new(0));
-        UnitState { range, birth_tier, word: AtomicU64::new(word.pack()), desired, moving }
+        UnitState {
+            range,
+            birth_tier,
+            word: AtomicU64::new(word.pack()),
+            desired,
+            torn: AtomicBool::new(false),
+            moving,
+        }
     }
 
     /// Notes the tier that is wanted from now on; an earlier wish for another tier is void.
@@ -112,6 +123,12 @@ impl UnitState {
     #[must_use]
     pub fn desired(&self) -> Tier {
         Tier(self.desired.load(Ordering::Acquire))
+    }
+
+    /// An eviction took some of its pages away and leaves the others: a promotion finds something to do, although the unit
+    /// counts as fast. To be told before the move ends.
+    pub fn tear(&self) {
+        self.torn.store(true, Ordering::Release);
     }
 
     /// True while the life that the ticket was given for goes on and still wants that tier.
@@ -190,6 +207,7 @@ impl UnitState {
             let tier = if overflowed { Tier::SLOW } else { self.birth_tier };
             if self.swap(old, Word { epoch: old.epoch.wrapping_add(1), live: 1, tier: tier.0 }) {
                 self.desire(self.birth_tier);
+                self.torn.store(false, Ordering::Release);
                 self.record(pages, tier.0);
                 return Entered::First { tier, overflowed };
             }
@@ -245,15 +263,16 @@ impl UnitState {
         // Announced before the look, so that a last death either is seen here or waits for the move's end.
         self.moving.fetch_add(1, Ordering::SeqCst);
         let word = Word::unpack(self.word.load(Ordering::SeqCst));
-        if !word.resides() || word.tier == to.0 || self.desired() != to {
+        let mends = to == Tier::FAST && word.tier == to.0 && self.torn.load(Ordering::Acquire);
+        if !word.resides() || word.tier == to.0 && !mends || self.desired() != to {
             self.moving.fetch_sub(1, Ordering::SeqCst);
             return MoveStart::Needless;
         }
-        if to == Tier::FAST && !budget.try_reserve_beside(self.len_bytes(), spared_bytes) {
+        if to == Tier::FAST && !mends && !budget.try_reserve_beside(self.len_bytes(), spared_bytes) {
             self.moving.fetch_sub(1, Ordering::SeqCst);
             return MoveStart::NoRoom;
         }
-        MoveStart::Go(MoveTicket { epoch: word.epoch })
+        MoveStart::Go(MoveTicket { epoch: word.epoch, mends })
     }
 
     /// The pages have arrived, or have not. Settles the account; true when the unit is in the new tier now, false when
@@ -265,6 +284,12 @@ impl UnitState {
     }
 
     fn settle(&self, ticket: MoveTicket, to: Tier, arrived: bool, budget: &Budget, pages: &PageTiers) -> bool {
+        if ticket.mends {
+            if arrived {
+                self.torn.store(false, Ordering::Release);
+            }
+            return false;
+        }
         loop {
             let old = self.load();
             let same_life = old.epoch == ticket.epoch && old.resides() && old.tier != to.0;
@@ -275,6 +300,7 @@ impl UnitState {
                 return false;
             }
             if self.swap(old, Word { tier: to.0, ..old }) {
+                self.torn.store(false, Ordering::Release);
                 self.record(pages, to.0);
                 if old.tier == Tier::FAST.0 {
                     budget.release(self.len_bytes());
@@ -373,6 +399,24 @@ mod tests {
             MoveStart::Needless,
             "a wish ends with the life it was for"
         );
+    }
+
+    #[test]
+    fn what_left_a_torn_unit_comes_back_without_a_reservation() {
+        let (budget, pages) = world(8192);
+        let unit = UnitState::empty(BASE..BASE + 8192, Tier::FAST);
+        unit.enter(&budget, &pages);
+        unit.desire(Tier::SLOW);
+        let MoveStart::Go(out) = unit.begin_move(Tier::SLOW, &budget, 0) else { panic!("it is fast") };
+        unit.tear();
+        assert!(!unit.end_move(out, Tier::SLOW, false, &budget, &pages));
+        assert_eq!((unit.tier(), budget.used()), (Some(Tier::FAST), 8192), "it counts as fast");
+        unit.desire(Tier::FAST);
+        let MoveStart::Go(back) = unit.begin_move(Tier::FAST, &budget, 0) else { panic!("pages are away") };
+        assert!(unit.wants(back, Tier::FAST));
+        unit.end_move(back, Tier::FAST, true, &budget, &pages);
+        assert_eq!((unit.tier(), budget.used()), (Some(Tier::FAST), 8192));
+        assert_eq!(unit.begin_move(Tier::FAST, &budget, 0), MoveStart::Needless, "all of it is there");
     }
 
     #[test]

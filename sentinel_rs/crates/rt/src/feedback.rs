@@ -213,14 +213,14 @@ impl Runtime {
         let Some(feedback) = before.feedback.as_ref().filter(|feedback| feedback.planning_begins()) else { return };
         let (runtime, replaced) = (Arc::clone(self), Arc::clone(before));
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
-            let plan = || correction(&runtime).and_then(|correction| runtime.plan_again(&replaced, correction));
-            let planned = catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|_| {
+            let plan = || {
+                let planned = correction(&runtime).and_then(|correction| runtime.plan_again(&replaced, correction));
+                if let Some(after) = planned {
+                    runtime.succeed(&mut runtime.lock_steps(), bucket, &replaced, after);
+                }
+            };
+            if catch_unwind(AssertUnwindSafe(plan)).is_err() {
                 runtime.counters.panics_caught.count();
-                None
-            });
-            let mut steps = runtime.lock_steps();
-            if let Some(after) = planned {
-                runtime.succeed(&mut steps, bucket, &replaced, after);
             }
             if let Some(feedback) = &replaced.feedback {
                 feedback.planning_ends();

@@ -7,7 +7,7 @@ use crate::options::FastBudget;
 use crate::runtime::Runtime;
 use crate::steps::Steps;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use sys::host::{Footprint, Limits, Swap, SwapKind};
 
@@ -25,6 +25,8 @@ pub struct Limit {
     root: PathBuf,
     /// Bytes at the latest look.
     bytes: AtomicU64,
+    /// A change after which no plan was made yet, because one was being made.
+    unplanned: AtomicBool,
 }
 
 impl Limit {
@@ -32,7 +34,7 @@ impl Limit {
     /// below `root`, which is `/` except in tests.
     #[must_use]
     pub fn find(root: &Path) -> Limit {
-        let limit = Limit { root: root.to_owned(), bytes: AtomicU64::new(0) };
+        let limit = Limit { root: root.to_owned(), bytes: AtomicU64::new(0), unplanned: AtomicBool::new(false) };
         limit.look();
         limit
     }
@@ -132,11 +134,28 @@ impl Runtime {
     /// A step that followed `managed` is over: when the limit is another one now, so is the budget, and the plan is made
     /// again on a thread of its own. With strictness, a lowered limit stops training: it takes away what the plan had.
     pub(crate) fn heed_limit(self: &Arc<Self>, steps: &mut Steps, managed: &Arc<Managed>, graph: u64, signature: u64) {
-        // A change while a plan is being made is found at the end of a later step.
-        if managed.feedback.as_ref().is_some_and(Feedback::is_planning) {
+        let Some(limit) = &self.limit else { return };
+        if let Some((before, now)) = limit.look() {
+            self.limit_changed(steps, before, now);
+            limit.unplanned.store(true, Ordering::Relaxed);
+        }
+        // While a plan is being made no other one is: the change is planned for at the end of a later step.
+        let is_planning = managed.feedback.as_ref().is_some_and(Feedback::is_planning);
+        if is_planning || steps.stop.is_some() || !limit.unplanned.swap(false, Ordering::Relaxed) {
             return;
         }
-        let Some((before, now)) = self.limit.as_ref().and_then(Limit::look) else { return };
+        let Some(assumed) = managed.feedback.as_ref().map(|feedback| feedback.assumed) else {
+            self.measure_budget();
+            return;
+        };
+        self.plan_again_aside(managed, (graph, signature), move |runtime| {
+            runtime.measure_budget();
+            Some(Correction { migration: assumed, op_times: None })
+        });
+    }
+
+    /// The limit is another one: what it takes away is not to be had from now on, and what it gives is measured later.
+    fn limit_changed(&self, steps: &mut Steps, before: u64, now: u64) {
         self.counters.memory_limit_changes.count();
         if now < before && self.strict() {
             steps.stop = Some(format!(
@@ -146,14 +165,10 @@ impl Runtime {
             return;
         }
         log::warn!("sentinel: the memory limit changed from {before} to {now} bytes while training runs");
-        let Some(assumed) = managed.feedback.as_ref().map(|feedback| feedback.assumed) else {
-            self.measure_budget();
-            return;
-        };
-        self.plan_again_aside(managed, (graph, signature), move |runtime| {
-            runtime.measure_budget();
-            Some(Correction { migration: assumed, op_times: None })
-        });
+        if self.options.fast == FastBudget::MemoryLimit {
+            let budget = &self.memory.budget;
+            budget.set_allowed(budget.allowed().saturating_sub(before.saturating_sub(now)));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::runtime::nanos;
 use crate::stats::Counters;
 use place::Arena;
 use plan::Migration;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,9 +45,26 @@ pub struct Managed {
     early: AtomicU32,
     /// Nanoseconds that operations of the current step waited for promotions.
     stalled_ns: AtomicU64,
+    /// Number of the step in which a birth waited for room as long as it may and got none, counted as `steps` does.
+    waited_in_vain: AtomicU64,
     late: Mutex<LateChoice>,
     /// Only one thread walks over a layer boundary.
     boundary: Mutex<()>,
+}
+
+/// How long a birth has waited for room.
+#[derive(Debug)]
+pub struct Patience {
+    birth_bytes: u64,
+    spent: Cell<Duration>,
+}
+
+impl Patience {
+    /// Of a birth of so many bytes that has not waited yet.
+    #[must_use]
+    pub fn of(birth_bytes: u64) -> Patience {
+        Patience { birth_bytes, spent: Cell::new(Duration::ZERO) }
+    }
 }
 
 impl Managed {
@@ -72,6 +90,7 @@ impl Managed {
             reached: AtomicU32::new(0),
             early: AtomicU32::new(0),
             stalled_ns: AtomicU64::new(0),
+            waited_in_vain: AtomicU64::new(u64::MAX),
             late: Mutex::new(LateChoice::Untried),
             boundary: Mutex::new(()),
             arena,
@@ -193,14 +212,21 @@ impl Managed {
         self.stalled_ns.fetch_add(nanos(took), Ordering::Relaxed);
     }
 
-    /// A birth lacks room for so many bytes: where it would take memory anyway, it waits for evictions under way, but not
-    /// longer than the plan would have so many bytes take.
-    pub fn await_room(&self, bytes: u64, memory: &Memory, mover: &Mover, counters: &Counters) {
-        if !memory.tiers.births_take_memory() {
+    /// A part of a birth lacks room for so many bytes: where it would take memory anyway, it waits for evictions under way. All
+    /// parts of a birth together, of which `patience` knows, wait no longer than the plan would have its bytes take; and when
+    /// that was in vain, nothing else is waited for in the step.
+    pub fn await_room(&self, bytes: u64, patience: &Patience, memory: &Memory, mover: &Mover, counters: &Counters) {
+        let step = self.steps.load(Ordering::Relaxed);
+        if !memory.tiers.births_take_memory() || self.waited_in_vain.load(Ordering::Relaxed) == step {
             return;
         }
-        let at_most = self.stall_bound(Outstanding { demote_bytes: bytes, ..Outstanding::default() });
+        let whole = Outstanding { demote_bytes: patience.birth_bytes, ..Outstanding::default() };
+        let at_most = self.stall_bound(whole).saturating_sub(patience.spent.get());
         if let Some(took) = mover.await_room(bytes, &memory.budget, at_most) {
+            patience.spent.set(patience.spent.get() + took);
+            if took >= at_most {
+                self.waited_in_vain.store(step, Ordering::Relaxed);
+            }
             counters.stalled(took, took >= at_most);
             self.stalled_ns.fetch_add(nanos(took), Ordering::Relaxed);
         }

@@ -279,7 +279,8 @@ impl Runtime {
                 }
             }
         };
-        let await_room = |bytes| managed.await_room(bytes, memory, &self.mover, counters);
+        let patience = crate::managed::Patience::of(size_bytes);
+        let await_room = |bytes| managed.await_room(bytes, &patience, memory, &self.mover, counters);
         let taken = memory.on_ground(|ground| {
             let ground = Ground { await_room: &await_room, ..ground };
             arena.take(own.kernel, size_bytes, own.step_tag, ground, &mut begun)

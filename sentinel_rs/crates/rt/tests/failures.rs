@@ -202,7 +202,7 @@ fn what_did_move_is_kept_when_a_part_stays() {
     assert!(after.promoted_bytes > before.promoted_bytes && after.moves_partial > 0, "{after:?}");
     assert!(after.errors_by_errno[&EBUSY] > 0 && after.stranded_bytes == 0, "{after:?}");
 
-    // Nothing goes out whole, and what goes is not fetched back: promotions find nothing to do.
+    // Nothing goes out whole; what went comes back when it is wanted, although the unit counts as fast all the while.
     let (mut trainer, tiers) = managed("advisory", "1");
     tiers.set(Some((Some(Tier::SLOW), Fault::Part(EBUSY))));
     steps(&mut trainer, 5);
@@ -211,7 +211,7 @@ fn what_did_move_is_kept_when_a_part_stays() {
     assert!(after.demoted_pages > before.demoted_pages && after.moves_partial > 0, "{after:?}");
     assert_eq!(after.demoted_bytes, before.demoted_bytes, "{after:?}");
     let (out, back) = (after.demoted_pages - before.demoted_pages, after.promoted_pages - before.promoted_pages);
-    assert!(back < out / 2, "{back} pages came back of {out}: {after:?}");
+    assert!(back > out / 2, "{back} pages came back of {out}: {after:?}");
 }
 
 #[test]

@@ -84,21 +84,23 @@ impl Worker<'_> {
             self.counters.mover_panicked();
             false
         });
-        if job.unit.end_move(ticket, job.to, arrived, &self.memory.budget, &self.memory.pages) {
+        let settled = job.unit.end_move(ticket, job.to, arrived, &self.memory.budget, &self.memory.pages);
+        if settled {
             let counters = self.counters;
             let moved = if job.to == Tier::FAST { &counters.promoted_bytes } else { &counters.demoted_bytes };
             moved.add(job.unit.len_bytes());
-            let desired = job.unit.desired();
-            if desired != job.to {
-                // The opposite wish came while the last batch travelled, and found nothing to do.
-                self.other.direction.queue().put(Job { to: desired, ..job });
-                self.other.direction.changed.notify_all();
-            }
+        }
+        let desired = job.unit.desired();
+        let left = settled || job.to != Tier::FAST;
+        if desired != job.to && left && job.unit.tier().is_some() {
+            // The opposite wish came while a batch travelled, and found nothing to do.
+            self.other.direction.queue().put(Job { to: desired, ..job });
+            self.other.direction.changed.notify_all();
         }
     }
 
-    /// Moves the pages in batches, and gives up between two of them when the unit dies or is wanted elsewhere; then those that
-    /// arrived are sent back. True when the unit counts as arrived.
+    /// Moves the pages in batches, and gives up between two of them when the unit dies or is wanted elsewhere. True when the unit
+    /// counts as arrived.
     fn carry(&self, job: &Job, ticket: MoveTicket) -> bool {
         let counters = self.counters;
         let asked = if job.to == Tier::FAST { &counters.promote_asked_bytes } else { &counters.demote_asked_bytes };
@@ -109,8 +111,7 @@ impl Worker<'_> {
         while !left.is_empty() {
             if !job.unit.wants(ticket, job.to) {
                 counters.moves_cancelled.count();
-                self.send_back(job, whole.start..left.start);
-                return false;
+                return self.keep_part(job, false, whole.start..left.start);
             }
             let batch = self.own.pace.batch(&left);
             left.start = batch.end;
@@ -136,24 +137,27 @@ impl Worker<'_> {
     }
 
     /// Some pages of the unit stayed. The account may say that more of it is fast than is, never less. So what left fast memory
-    /// is gone and the unit still counts as fast; what came there stays when it is most of the unit, which then counts as
-    /// fast, and is sent back otherwise. True when the unit counts as arrived.
+    /// is gone and the unit still counts as fast, until a promotion brings it back or an eviction takes the rest; what came
+    /// there stays when it is most of the unit, which then counts as fast, and is sent back otherwise. True when the unit
+    /// counts as arrived.
     fn keep_part(&self, job: &Job, kept: bool, tried: Range<usize>) -> bool {
         if kept {
             self.counters.moves_partial.count();
-        } else if job.to == Tier::FAST {
+        }
+        if job.to != Tier::FAST {
+            job.unit.tear();
+        } else if !kept {
             self.send_back(job, tried);
         }
         kept && job.to == Tier::FAST
     }
 
-    /// Returns what had arrived, unless it is dead.
+    /// Returns to slow memory what had arrived, unless it is dead.
     fn send_back(&self, job: &Job, mut left: Range<usize>) {
-        let back = if job.to == Tier::FAST { Tier::SLOW } else { Tier::FAST };
         while !left.is_empty() && job.unit.tier().is_some() {
             let batch = self.other.pace.batch(&left);
             left.start = batch.end;
-            let moved = self.migrate(batch, self.other, back);
+            let moved = self.migrate(batch, self.other, Tier::SLOW);
             self.counters.stranded_bytes.add(moved.failed_bytes);
         }
     }

@@ -13,6 +13,8 @@ use trace::{Tier, PAGE_BYTES};
 /// Of a piece that is paged out, this part may stay without the move counting as failed: the kernel skips pages that
 /// somebody holds on to, and bringing the rest back for them would cost more than they do.
 const LEFT_BEHIND: u64 = 8;
+/// Fresh pages come in calls of so many bytes at most.
+const POPULATED_AT_ONCE_BYTES: usize = 4 << 20;
 
 /// What is born in slow memory is written out when so many boundaries have passed: what dies sooner is never written.
 const BOUNDARIES: u64 = 2;
@@ -233,9 +235,17 @@ impl<C: SwapCalls> Tiers for SwapTiers<C> {
 
     /// Each page that is touched first is a fault of its own, which costs more than clearing the page; what the kernel refuses
     /// here comes by such faults.
+    ///
+    /// In pieces, because other faults and mappings of the process wait for a call.
     fn populate(&self, range: Range<usize>) {
-        if let Err(error) = self.calls.populate(&range) {
-            log::debug!("{error}");
+        let mut begin = range.start;
+        while begin < range.end {
+            let piece = begin..range.end.min(begin + POPULATED_AT_ONCE_BYTES);
+            begin = piece.end;
+            if let Err(error) = self.calls.populate(&piece) {
+                log::debug!("{error}");
+                return;
+            }
         }
     }
 
