@@ -1,8 +1,9 @@
 """Training under a memory limit, with swap: Sentinel against stock TensorFlow, in pairs of runs, and one JSON line.
 
 The limit is what the kernel charges the process for after its imports, plus a share of what it charges Sentinel for
-above that without a limit. A run that takes too long is stopped, and what it had done until then bounds the ratio. A
-run that the kernel kills for want of memory is counted and begun anew; the last that may be bounds the ratio, too.
+above that without a limit. A run that the kernel kills for want of memory is counted and begun anew. Of one that is
+stopped before it has settled, because it takes too long or was killed each time, the steps from the third on count;
+when there is none, the step that was under way bounds the ratio.
 Swap is a file on a disk, then zram; both are made here and removed again, which needs root. Stock TensorFlow runs under
 the same limit with the C library's allocator, and, to be shown beside it, with tcmalloc.
 """
@@ -34,6 +35,8 @@ WORKLOADS = {"resnet32": 192, "mobilenet": 160}
 PERCENTS = (70, 50, 35)
 SWAP_BYTES = 4 << 30
 SENTINEL = {"SENTINEL_SLOW": "swap", "SENTINEL_WARMUP_STEPS": "1"}
+# In these, whatever a training needs comes into memory for the first time.
+FILLING_STEPS = 2
 # So often a run is begun that the kernel kills.
 ATTEMPTS = 3
 # A run that would have less time is not begun.
@@ -117,11 +120,12 @@ class Bench:
             what = (workload, kind, run["status"], run["text"][-2000:])
             raise Failed("%s with %s ended with status %d:\n%s" % what)
         whole = not run["timed_out"] and not killed
+        seconds, how = counted(run, settle)
         return {
-            "counted": counted(run, settle),
+            "counted": seconds,
+            "how": how,
             "timed_out": run["timed_out"],
             "killed": killed,
-            "bounds": killed or len(run["steps"]) <= settle,
             "stats": json.loads(out.read_text())["stats"] if whole else None,
             "peak_bytes": peak,
             "major_faults": run["usage"].ru_majflt,
@@ -171,16 +175,19 @@ class Bench:
 
 
 def counted(run, settle):
-    """Times of the steps that count.
+    """Times of the steps that count, and how they do.
 
-    When the run was stopped before one of them was over, the step that was under way stands for them: it would have
-    taken longer, which bounds the ratio.
+    "settled": those after the first `settle`. When the run was stopped before one of these was over, "early": those
+    after the first two, in which memory fills. Without these, "bound": the step that was under way, which would have
+    taken longer.
     """
     seconds = [seconds for _, seconds in run["steps"]]
     if seconds[settle:]:
-        return seconds[settle:]
+        return seconds[settle:], "settled"
+    if seconds[FILLING_STEPS:]:
+        return seconds[FILLING_STEPS:], "early"
     last = run["steps"][-1][0] if run["steps"] else run["began"]
-    return [run["ended"] - last]
+    return [run["ended"] - last], "bound"
 
 
 def environment(settings):
@@ -202,24 +209,39 @@ def throughput(seconds):
     return len(seconds) / sum(seconds)
 
 
+def attempt(bench, case, limit_bytes, shown, kind):
+    """A run that was not killed, or the last of so many, with the early steps of all of them."""
+    early = []
+    for _ in range(ATTEMPTS):
+        result = bench.train(case["workload"], kind, limit_bytes)
+        if not result["killed"]:
+            return result
+        case["killed"].append(kind)
+        early += result["counted"] if result["how"] != "bound" else []
+        text = "%s %s: killed by the kernel for want of memory" % (shown, kind)
+        if result["how"] != "bound":
+            shape = (len(result["counted"]), statistics.mean(result["counted"]))
+            text += ", after %d steps that could count, of %.3f s" % shape
+        print(text, flush=True)
+    return dict(result, counted=early, how="early") if early else result
+
+
 def measure_pair(bench, case, limit_bytes, shown, kinds):
     """Adds a run of each kind to a case."""
     for kind in kinds:
-        for _ in range(ATTEMPTS):
-            result = bench.train(case["workload"], kind, limit_bytes)
-            if not result["killed"]:
-                break
-            case["killed"].append(kind)
-            print("%s %s: killed by the kernel for want of memory" % (shown, kind), flush=True)
+        result = attempt(bench, case, limit_bytes, shown, kind)
         case[kind].append(result["counted"])
         text = "%s %s: %.3f s per step, swap out %d MB, in %d MB, %d major faults in the run"
         sizes = (result["swap_out_bytes"] >> 20, result["swap_in_bytes"] >> 20)
         step = statistics.mean(result["counted"])
         text %= (shown, kind, step, *sizes, result["major_faults"])
         stats = result["stats"]
-        if result["bounds"]:
+        if result["how"] == "bound":
             case["bounded_by"].append(kind)
             text += ", stopped before a step counted: a step takes at least as long"
+        elif result["how"] == "early":
+            case["early"].append(kind)
+            text += ", of %d steps before it had settled" % len(result["counted"])
         elif result["timed_out"]:
             text += ", stopped after %d steps that count" % len(result["counted"])
         elif kind == "sentinel":
@@ -282,6 +304,7 @@ def summary(all_cases, details):
     result["ratio_min"] = round(min(map(ratio, cases.values())), 3) if whole else None
     result["ratios"] = {names[key]: round(ratio(case), 3) for key, case in cases.items()}
     result["bounds"] = {names[k]: bound(c) for k, c in both.items() if bound(c) != "value"}
+    result["early"] = {names[k]: sorted(set(c["early"])) for k, c in cases.items() if c["early"]}
     result["pairs"] = {names[k]: min(len(c["sentinel"]), len(c["stock"])) for k, c in cases.items()}
     result["killed"] = {
         names[key]: {kind: c["killed"].count(kind) for kind in sorted(set(c["killed"]))}
@@ -305,7 +328,7 @@ def summary(all_cases, details):
 
 def new_case(workload):
     """A case in which nothing has run."""
-    lists = ("sentinel", "stock", "tcmalloc", "swapped_out_bytes", "bounded_by", "killed")
+    lists = ("sentinel", "stock", "tcmalloc", "swapped_out_bytes", "bounded_by", "early", "killed")
     return {"workload": workload, **{name: [] for name in lists}}
 
 
