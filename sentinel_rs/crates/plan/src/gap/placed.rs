@@ -172,8 +172,8 @@ struct Decided {
 impl Planner<'_> {
     /// Decides about everything that is not in the pool; thoroughly, if the step takes at most `worth_ns` before that.
     fn decide(&self, pool: &Pool, worth_ns: f64) -> Decided {
-        // A pool grows when something is born above its end. Nothing keeps promotions from taking that room earlier in the
-        // layer, so that all of the layer's extent is set apart from its begin.
+        // A pool grows when something is born above its end. Promotions know the layer they are in, not the op, and so all of the
+        // layer's extent is set apart from its begin, which they respect.
         let extent = |layer: u32| signed(pool.extent_by_layer[layer as usize]);
         let rooms = self.profile.ops.iter().map(|op| self.rooms[op.layer as usize] - extent(op.layer)).collect();
         let mut problem = GapProblem::of_ops(self.profile, self.costs, self.migration, rooms);
