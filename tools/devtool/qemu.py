@@ -43,16 +43,24 @@ SHORT = Form("short", 12, 20, 4096, 8 << 20, 20)
 
 
 def run(arguments):
-    """Runs `numa`, the live test, whole or `--short`, `kernel`, the profiler's tests, or any command."""
+    """Runs `numa`, the live test, whole or `--short`, `kernel`, the profiler's tests, or any command.
+
+    What a command writes is lost, but for files in the folder of `--job`.
+    """
     forms = {("numa",): FULL, ("numa", "--short"): SHORT}
     if tuple(arguments) in forms:
         commands.setup()
         return _numa(forms[tuple(arguments)])
-    if arguments[:1] == ["run"] and len(arguments) > 1:
+    if arguments[:2] == ["run", "--job"] and len(arguments) > 3:
+        job = Path(arguments[2])
+        if not job.is_dir():
+            raise Stop("--job = %s: accepted is a folder, in which the guest may write" % job)
+        return _guest(arguments[3:], job.resolve())
+    if arguments[:1] == ["run"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         return _guest(arguments[1:])
     if arguments[:1] == ["kernel"]:
         return kernels.run(arguments[1:])
-    have = "'numa', 'numa --short', 'kernel', 'kernel --full' or 'run COMMAND...'"
+    have = "'numa', 'numa --short', 'kernel', 'kernel --full' or 'run [--job FOLDER] COMMAND...'"
     raise Stop("qemu takes %s, but got: %s" % (have, " ".join(arguments)))
 
 

@@ -118,7 +118,11 @@ impl Tiers for FaultyTiers {
 
 /// A training that follows a plan with moves, and the tiers that can be told to fail.
 fn managed(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
-    let (mut trainer, tiers) = unmanaged(failure, threads);
+    managed_by("hpca21", failure, threads)
+}
+
+fn managed_by(policy: &str, failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
+    let (mut trainer, tiers) = unmanaged_by(policy, failure, threads);
     let before = trainer.train_until(|report| report.steps_managed >= 5 && report.promoted_bytes > 0);
     assert!(before.demoted_bytes > 0 && before.errors_by_errno.is_empty(), "{before:?}");
     (trainer, tiers)
@@ -126,9 +130,13 @@ fn managed(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
 
 /// A training before its first step, and the tiers that can be told to fail.
 fn unmanaged(failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
+    unmanaged_by("hpca21", failure, threads)
+}
+
+fn unmanaged_by(policy: &str, failure: &str, threads: &str) -> (Trainer, Arc<FaultyTiers>) {
     let variables = [
         ("SENTINEL_FAST", FAST_BYTES.to_string()),
-        ("SENTINEL_POLICY", "hpca21".to_owned()),
+        ("SENTINEL_POLICY", policy.to_owned()),
         ("SENTINEL_SLOW", "emulated:optane".to_owned()),
         ("SENTINEL_WARMUP_STEPS", "2".to_owned()),
         ("SENTINEL_FAILURE", failure.to_owned()),
@@ -153,6 +161,7 @@ fn steps(trainer: &mut Trainer, count: usize) -> Report {
     trainer.runtime.report()
 }
 
+const POLICIES: [&str; 2] = ["hpca21", "gap"];
 /// Slow node full, fast node full, forbidden calls, kernels that use the pages all the time, a node that is gone.
 const FAULTS: [(Option<Tier>, Fault, i32); 5] = [
     (Some(Tier::SLOW), Fault::Stay(ENOMEM), ENOMEM),
@@ -164,8 +173,8 @@ const FAULTS: [(Option<Tier>, Fault, i32); 5] = [
 
 #[test]
 fn training_goes_on_when_moves_fail_and_counters_tell() {
-    for (to, fault, errno) in FAULTS {
-        let (mut trainer, tiers) = managed("advisory", "1");
+    for ((to, fault, errno), policy) in FAULTS.into_iter().flat_map(|fault| POLICIES.map(|policy| (fault, policy))) {
+        let (mut trainer, tiers) = managed_by(policy, "advisory", "1");
         let before = trainer.runtime.report();
         tiers.set(Some((to, fault)));
         let after = steps(&mut trainer, 20);
@@ -179,6 +188,20 @@ fn training_goes_on_when_moves_fail_and_counters_tell() {
             }
         }
         assert_eq!(after.panics_caught, 0);
+    }
+}
+
+#[test]
+fn a_node_that_goes_after_the_profile_and_before_the_first_move_stops_nothing() {
+    for policy in POLICIES {
+        let (mut trainer, tiers) = unmanaged_by(policy, "advisory", "1");
+        let profiled = trainer.train_until(|report| report.steps_profiled > 0);
+        assert_eq!((profiled.steps_managed, profiled.demoted_bytes), (0, 0), "{profiled:?}");
+        tiers.set(Some((None, Fault::Refuse(ENODEV))));
+        let after = trainer.train_until(|report| report.steps_managed >= 20);
+        assert!(after.errors_by_errno[&ENODEV] > 0, "{after:?}");
+        assert_eq!((after.promoted_bytes, after.demoted_bytes, after.panics_caught), (0, 0, 0), "{after:?}");
+        assert!(after.fast_bytes_peak <= FAST_BYTES, "{after:?}");
     }
 }
 
