@@ -217,9 +217,9 @@ def attempt(bench, case, limit_bytes, shown, kind):
         if not result["killed"]:
             return result
         case["killed"].append(kind)
-        early += result["counted"] if result["how"] != "bound" else []
         text = "%s %s: killed by the kernel for want of memory" % (shown, kind)
         if result["how"] != "bound":
+            early += result["counted"]
             shape = (len(result["counted"]), statistics.mean(result["counted"]))
             text += ", after %d steps that could count, of %.3f s" % shape
         print(text, flush=True)

@@ -54,9 +54,7 @@ impl Budget {
             }
         }
     }
-}
 
-impl Budget {
     /// The same, for a command's `--fast`.
     ///
     /// # Errors

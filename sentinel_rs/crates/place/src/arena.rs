@@ -20,10 +20,25 @@ pub struct Ground<'a> {
     pub drop_pages: &'a dyn Fn(Range<usize>, Tier),
     /// Is told of fast pages that the pool takes and that are about to be written.
     pub take_pages: &'a dyn Fn(Range<usize>),
-    /// Is told how long a death waited for a piece of a move.
+    /// Is told how long a death waited for a piece of a move, which may be no time.
     pub death_waited: &'a dyn Fn(Duration),
     /// Is asked to wait a little until the budget has room for so many bytes, which a birth lacks; it may return without.
     pub await_room: &'a dyn Fn(u64),
+}
+
+impl<'a> Ground<'a> {
+    /// These accounts, and an owner to whom nothing needs to be told.
+    #[must_use]
+    pub fn new(budget: &'a Budget, pages: &'a PageTiers) -> Ground<'a> {
+        Ground {
+            budget,
+            pages,
+            drop_pages: &|_, _| {},
+            take_pages: &|_| {},
+            death_waited: &|_| {},
+            await_room: &|_| {},
+        }
+    }
 }
 
 /// What an allocation that asks for its slot gets.
@@ -195,9 +210,14 @@ impl Arena {
 
     /// Makes room for `bytes` more in the budget, when a pool on demand holds pages above its last live tensor.
     pub fn make_room(&self, bytes: u64, ground: Ground<'_>) {
+        self.make_room_above(0, bytes, ground);
+    }
+
+    /// As [`Arena::make_room`], of what the pool holds above `keep_bytes`.
+    fn make_room_above(&self, keep_bytes: u64, bytes: u64, ground: Ground<'_>) {
         let lacking = bytes.saturating_sub(ground.budget.room());
         if lacking > 0 && self.plan.pool_rule == PoolRule::OnDemand {
-            self.shrink_pool(|now| now.saturating_sub(page_ceil(lacking)), ground);
+            self.shrink_pool(|now| now.saturating_sub(page_ceil(lacking)).max(keep_bytes.min(now)), ground);
         }
     }
 
@@ -206,11 +226,10 @@ impl Arena {
     pub fn begin_move(&self, unit: &UnitState, to: Tier, births_bytes: u64, ground: Ground<'_>) -> MoveStart {
         let begin = || unit.begin_move(to, ground.budget, self.pool.growth_left() + births_bytes);
         let start = begin();
-        if start != MoveStart::NoRoom || self.plan.pool_rule == PoolRule::Reserved {
+        if start != MoveStart::NoRoom {
             return start;
         }
-        let lacking = (unit.len_bytes() + births_bytes).saturating_sub(ground.budget.room());
-        self.shrink_pool(|now| now.saturating_sub(page_ceil(lacking)).max(self.pool.planned().min(now)), ground);
+        self.make_room_above(self.pool.planned(), unit.len_bytes() + births_bytes, ground);
         begin()
     }
 
@@ -392,9 +411,7 @@ fn leave(units: &[Arc<UnitState>], ground: Ground<'_>) {
     for unit in units {
         let tier = unit.tier().unwrap_or(Tier::SLOW);
         if let Some(waited) = unit.leave(ground.budget) {
-            if !waited.is_zero() {
-                (ground.death_waited)(waited);
-            }
+            (ground.death_waited)(waited);
             (ground.drop_pages)(unit.range(), tier);
             unit.drained();
         }

@@ -53,14 +53,7 @@ impl World {
     }
 
     fn ground(&self) -> Ground<'_> {
-        Ground {
-            budget: &self.budget,
-            pages: &self.pages,
-            drop_pages: &|_, _| {},
-            take_pages: &|_| {},
-            await_room: &|_| {},
-            death_waited: &|_| {},
-        }
+        Ground::new(&self.budget, &self.pages)
     }
 
     fn promote(&self) -> MoveStart {

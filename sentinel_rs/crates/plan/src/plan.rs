@@ -34,6 +34,14 @@ pub struct Plan {
     pub may_be_late: bool,
 }
 
+impl Plan {
+    /// The interval that the layer is in; `None` for a layer that the plan does not have.
+    #[must_use]
+    pub fn interval_of(&self, layer: u32) -> Option<&Interval> {
+        self.intervals.iter().find(|interval| (interval.first_layer..=interval.last_layer).contains(&layer))
+    }
+}
+
 /// When the pool holds fast memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolRule {

@@ -200,7 +200,7 @@ impl Runtime {
         let known = managed.feedback.as_ref().filter(|known| !known.is_planning());
         let corrected = known.and_then(|known| known.step_ends(self.counters.moves()));
         let Some(correction) = corrected else { return };
-        self.plan_again_aside(managed, (graph, signature), |_| Some(correction));
+        self.plan_again_aside(managed, (graph, signature), |_| correction);
     }
 
     /// Makes another plan on a thread of its own, unless one is making one for `before` already; `correction` runs there.
@@ -208,14 +208,13 @@ impl Runtime {
         self: &Arc<Self>,
         before: &Arc<Managed>,
         bucket: (u64, u64),
-        correction: impl FnOnce(&Runtime) -> Option<Correction> + Send + 'static,
+        correction: impl FnOnce(&Runtime) -> Correction + Send + 'static,
     ) {
         let Some(feedback) = before.feedback.as_ref().filter(|feedback| feedback.planning_begins()) else { return };
         let (runtime, replaced) = (Arc::clone(self), Arc::clone(before));
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
             let plan = || {
-                let planned = correction(&runtime).and_then(|correction| runtime.plan_again(&replaced, correction));
-                if let Some(after) = planned {
+                if let Some(after) = runtime.plan_again(&replaced, correction(&runtime)) {
                     runtime.succeed(&mut runtime.lock_steps(), bucket, &replaced, after);
                 }
             };
@@ -254,37 +253,13 @@ impl Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{empty_arena, profile};
 
     /// A plan of nothing, with a basis for others.
     fn managed() -> Arc<Managed> {
-        let plan = plan::Plan {
-            fast_budget_bytes: 0,
-            fast_needed_bytes: 0,
-            unplanned_bytes: 0,
-            arena_bytes: 0,
-            pool_bytes: 0,
-            pool_rule: plan::PoolRule::OnDemand,
-            slots: Vec::new(),
-            units: Vec::new(),
-            layer_first_op: vec![0],
-            intervals: Vec::new(),
-            may_be_late: false,
-        };
-        let arena = Arc::new(place::Arena::bind(plan, 0, &[], |_| unreachable!("there are no units")));
-        let profile = Profile {
-            layers: Vec::new(),
-            ops: Vec::new(),
-            buffers: Vec::new(),
-            peak_live_bytes: 0,
-            persistent_bytes: 0,
-            unplanned_peak_bytes: 0,
-            intra_op_threads: 1,
-            inter_op_threads: 1,
-            scratch_kernels: Vec::new(),
-        };
-        let basis = Basis { profile, addresses: Vec::new(), layer_source: LayerSource::Marked, trace: None };
+        let basis = Basis { profile: profile(), addresses: Vec::new(), layer_source: LayerSource::Marked, trace: None };
         let feedback = Feedback::new(Arc::new(basis), 1, ASSUMED);
-        Arc::new(Managed::new(arena, LayerSource::Marked, Some(feedback), ASSUMED))
+        Arc::new(Managed::new(empty_arena(), LayerSource::Marked, Some(feedback), ASSUMED))
     }
 
     #[test]

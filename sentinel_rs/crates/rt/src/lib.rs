@@ -30,6 +30,8 @@ pub mod runtime;
 pub mod setup;
 pub mod stats;
 pub mod steps;
+#[cfg(test)]
+mod testing;
 pub mod tiers;
 mod timing;
 pub mod waits;

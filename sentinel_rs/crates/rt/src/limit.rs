@@ -3,7 +3,6 @@
 
 use crate::feedback::{Correction, Feedback};
 use crate::managed::Managed;
-use crate::options::FastBudget;
 use crate::runtime::Runtime;
 use crate::steps::Steps;
 use std::path::{Path, PathBuf};
@@ -123,7 +122,7 @@ pub fn swap_in_words(areas: &[Swap]) -> Result<String, String> {
 impl Runtime {
     /// Measures what the limit leaves to tensors, and makes it the budget.
     pub(crate) fn measure_budget(&self) {
-        let Some(limit) = self.limit.as_ref().filter(|_| self.options.fast == FastBudget::MemoryLimit) else { return };
+        let Some(limit) = &self.limit else { return };
         let own = sys::swap::footprint(&self.memory.range());
         if let Some(bytes) = own.and_then(|own| limit.for_tensors(own)) {
             log::info!("sentinel: the memory limit of {} bytes leaves {bytes} to tensors", limit.now_bytes());
@@ -139,18 +138,19 @@ impl Runtime {
             self.limit_changed(steps, before, now);
             limit.unplanned.store(true, Ordering::Relaxed);
         }
+        let feedback = managed.feedback.as_ref();
         // While a plan is being made no other one is: the change is planned for at the end of a later step.
-        let is_planning = managed.feedback.as_ref().is_some_and(Feedback::is_planning);
+        let is_planning = feedback.is_some_and(Feedback::is_planning);
         if is_planning || steps.stop.is_some() || !limit.unplanned.swap(false, Ordering::Relaxed) {
             return;
         }
-        let Some(assumed) = managed.feedback.as_ref().map(|feedback| feedback.assumed) else {
+        let Some(migration) = feedback.map(|feedback| feedback.assumed) else {
             self.measure_budget();
             return;
         };
         self.plan_again_aside(managed, (graph, signature), move |runtime| {
             runtime.measure_budget();
-            Some(Correction { migration: assumed, op_times: None })
+            Correction { migration, op_times: None }
         });
     }
 
@@ -165,10 +165,8 @@ impl Runtime {
             return;
         }
         log::warn!("sentinel: the memory limit changed from {before} to {now} bytes while training runs");
-        if self.options.fast == FastBudget::MemoryLimit {
-            let budget = &self.memory.budget;
-            budget.set_allowed(budget.allowed().saturating_sub(before.saturating_sub(now)));
-        }
+        let budget = &self.memory.budget;
+        budget.set_allowed(budget.allowed().saturating_sub(before.saturating_sub(now)));
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Managed {
     reached: AtomicU32,
     /// Operations of later layers that ran before their turn since the last boundary.
     early: AtomicU32,
-    /// Nanoseconds that operations of the current step waited for promotions.
+    /// Nanoseconds that operations of the current step waited for promotions, and births for room.
     stalled_ns: AtomicU64,
     /// Number of the step in which a birth waited for room as long as it may and got none, counted as `steps` does.
     waited_in_vain: AtomicU64,
@@ -181,7 +181,7 @@ impl Managed {
             let unit = Arc::clone(&self.arena.units()[m.unit as usize]);
             Job { unit, arena: Arc::clone(&self.arena), to: m.to, due }
         });
-        let interval = plan.intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer);
+        let interval = plan.interval_of(layer);
         if let Some(interval) = interval {
             // Before the moves, which find less room when the pool may hold more.
             self.arena.expect_pool(interval.pool_bytes);
@@ -208,6 +208,11 @@ impl Managed {
         }
         let at_most = self.stall_bound(late);
         let took = mover.await_promotions(now, at_most);
+        self.stalled(took, at_most, counters);
+    }
+
+    /// An operation waited for so long, and would have waited no longer than `at_most`.
+    fn stalled(&self, took: Duration, at_most: Duration, counters: &Counters) {
         counters.stalled(took, took >= at_most);
         self.stalled_ns.fetch_add(nanos(took), Ordering::Relaxed);
     }
@@ -227,8 +232,7 @@ impl Managed {
             if took >= at_most {
                 self.waited_in_vain.store(step, Ordering::Relaxed);
             }
-            counters.stalled(took, took >= at_most);
-            self.stalled_ns.fetch_add(nanos(took), Ordering::Relaxed);
+            self.stalled(took, at_most, counters);
         }
     }
 

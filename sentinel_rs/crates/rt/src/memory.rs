@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use trace::{page_ceil, Tier, PAGE_BYTES, SLOT_MIN_BYTES};
 
 const GIB: u64 = 1 << 30;
@@ -330,14 +331,12 @@ impl Memory {
     pub fn on_ground<T>(&self, work: impl FnOnce(Ground<'_>) -> T) -> T {
         let drop_pages = |range: Range<usize>, next: Tier| self.discard(range, next);
         let take_pages = |range: Range<usize>| self.tiers.populate(range);
-        let (budget, pages) = (&self.budget, &self.pages);
+        let death_waited = |took: Duration| self.waits.note(took);
         work(Ground {
-            budget,
-            pages,
             drop_pages: &drop_pages,
             take_pages: &take_pages,
-            await_room: &|_| {},
-            death_waited: &|took| self.waits.note(took),
+            death_waited: &death_waited,
+            ..Ground::new(&self.budget, &self.pages)
         })
     }
 

@@ -68,31 +68,7 @@ pub fn with_times(profile: &Profile, times: &[u64]) -> Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trace::{LayerSource, Op, StepTrace};
-
-    /// Kernels 0, 1, 0 and 2, of a microsecond each, in two layers.
-    fn profile() -> Profile {
-        let op = |(index, kernel): (u64, u32)| Op {
-            kernel,
-            name: format!("op{kernel}"),
-            kind: "Op".into(),
-            layer: u32::try_from(index / 2).unwrap(),
-            start_ns: 1000 * index,
-            end_ns: 1000 * (index + 1),
-            predecessors: vec![],
-        };
-        let trace = StepTrace {
-            tensorflow_version: "1.13.1".into(),
-            step_number: 1,
-            intra_op_threads: 1,
-            inter_op_threads: 1,
-            layer_source: LayerSource::Marked,
-            ops: (0..).zip([0, 1, 0, 2]).map(op).collect(),
-            buffers: vec![],
-            counts: None,
-        };
-        profile::fold(&trace).unwrap()
-    }
+    use crate::testing::profile;
 
     #[test]
     fn the_least_time_counts_and_only_much_less_is_worth_a_plan() {

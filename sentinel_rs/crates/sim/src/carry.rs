@@ -204,7 +204,7 @@ impl Carrier {
     fn enter_layer(&mut self, world: &mut World, absolute: u64) {
         let layers = self.layers();
         let layer = u32::try_from(absolute % layers).unwrap_or(u32::MAX);
-        if let Some(interval) = self.interval(layer) {
+        if let Some(interval) = self.arena.plan().interval_of(layer) {
             self.arena.expect_pool(interval.pool_bytes);
         }
         let job = |unit: u32, to: Tier, due: u64, len_bytes: u64| {
@@ -242,25 +242,14 @@ impl Carrier {
         false
     }
 
-    fn interval(&self, layer: u32) -> Option<&plan::Interval> {
-        self.arena.plan().intervals.iter().find(|i| i.first_layer <= layer && layer <= i.last_layer)
-    }
-
     fn size_pool(&self, layer: u32) {
-        if let Some(interval) = self.interval(layer) {
+        if let Some(interval) = self.arena.plan().interval_of(layer) {
             self.arena.size_pool(interval.pool_bytes, self.ground());
         }
     }
 
     fn ground(&self) -> Ground<'_> {
-        Ground {
-            budget: &self.budget,
-            pages: &self.pages,
-            drop_pages: &|_, _| {},
-            take_pages: &|_| {},
-            await_room: &|_| {},
-            death_waited: &|_| {},
-        }
+        Ground::new(&self.budget, &self.pages)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The life of this process: the time that its threads spend on cores, its exit, and whether we are a forked child, which has its parent's memory, but none of its
-//! threads, and perhaps locks that nobody will ever release.
+//! The life of this process: the time that its threads spend on cores, its exit, and whether we are a forked child, which
+//! has its parent's memory, but none of its threads, and perhaps locks that nobody will ever release.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Once;

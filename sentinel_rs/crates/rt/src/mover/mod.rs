@@ -19,7 +19,7 @@ use place::{Budget, UnitState};
 use queue::Direction;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trace::Tier;
 use trouble::Trouble;
@@ -136,9 +136,7 @@ impl Mover {
             if left.is_zero() || queue.starved && self.demotions.direction.queue().is_idle() {
                 break;
             }
-            let pause = left.min(Duration::from_millis(1));
-            let woken = self.promotions.direction.changed.wait_timeout(queue, pause);
-            (queue, _) = woken.unwrap_or_else(PoisonError::into_inner);
+            queue = self.promotions.direction.pause(queue, left);
         }
         began.elapsed()
     }
@@ -158,8 +156,7 @@ impl Mover {
             if left.is_zero() {
                 break;
             }
-            let woken = demotions.changed.wait_timeout(queue, left.min(Duration::from_millis(1)));
-            (queue, _) = woken.unwrap_or_else(PoisonError::into_inner);
+            queue = demotions.pause(queue, left);
         }
         self.births.fetch_sub(bytes, Ordering::Relaxed);
         Some(began.elapsed())

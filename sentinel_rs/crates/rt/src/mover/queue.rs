@@ -3,7 +3,11 @@
 use place::{Arena, UnitState};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use trace::Tier;
+
+/// Who waits for a queue looks again after so long at the latest: what it waits for may change without the queue.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// The due layer of a move that is never too late.
 pub const NO_DEADLINE: u64 = u64::MAX;
@@ -92,35 +96,24 @@ impl Direction {
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Lets others at the queue until it changes, but no longer than a moment or `at_most`.
+    pub(super) fn pause<'a>(&self, queue: MutexGuard<'a, Queue>, at_most: Duration) -> MutexGuard<'a, Queue> {
+        self.changed.wait_timeout(queue, at_most.min(MOMENT)).unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn arena() -> Arc<Arena> {
-        let plan = plan::Plan {
-            fast_budget_bytes: 0,
-            fast_needed_bytes: 0,
-            unplanned_bytes: 0,
-            arena_bytes: 0,
-            pool_bytes: 0,
-            pool_rule: plan::PoolRule::OnDemand,
-            slots: Vec::new(),
-            units: Vec::new(),
-            layer_first_op: vec![0],
-            intervals: Vec::new(),
-            may_be_late: false,
-        };
-        Arc::new(Arena::bind(plan, 0, &[], |_| unreachable!("there are no units")))
-    }
+    use crate::testing::empty_arena;
 
     fn unit(page: usize) -> Arc<UnitState> {
         Arc::new(UnitState::occupied(page * 4096..(page + 1) * 4096, Tier::SLOW))
     }
 
     fn job(unit: &Arc<UnitState>, due: u64) -> Job {
-        Job { unit: Arc::clone(unit), arena: arena(), to: Tier::FAST, due }
+        Job { unit: Arc::clone(unit), arena: empty_arena(), to: Tier::FAST, due }
     }
 
     #[test]
