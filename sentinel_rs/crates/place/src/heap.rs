@@ -115,6 +115,11 @@ impl Heap {
         }
         let len = size_bytes.max(1).checked_next_multiple_of(GRANULE_BYTES)?;
         let (index, offset) = self.best_fit(len, align_bytes)?;
+        Some(self.begin(index, offset, size_bytes, len))
+    }
+
+    /// Makes `len` bytes at `offset` of a free chunk a live block.
+    fn begin(&mut self, index: usize, offset: u64, size_bytes: u64, len: u64) -> u64 {
         self.bin_remove(index);
         let front = offset - self.chunks[index].offset;
         if front > 0 {
@@ -130,7 +135,14 @@ impl Heap {
         self.used += len;
         self.peak = self.peak.max(self.used);
         self.high_water = self.high_water.max(offset + len);
-        Some(offset)
+        offset
+    }
+
+    /// As [`Heap::alloc`], but `None` too when the block would reach beyond all that were there before.
+    pub fn alloc_below_high_water(&mut self, size_bytes: u64, align_bytes: u64) -> Option<u64> {
+        let len = size_bytes.max(1).checked_next_multiple_of(GRANULE_BYTES)?;
+        let (index, offset) = align_bytes.is_power_of_two().then(|| self.best_fit(len, align_bytes)).flatten()?;
+        (offset + len <= self.high_water).then(|| self.begin(index, offset, size_bytes, len))
     }
 
     /// Ends the block at `offset` and merges it with its free neighbours. Returns the block's length in bytes, or `None`

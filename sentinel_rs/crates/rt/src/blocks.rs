@@ -24,6 +24,30 @@ const SPAN_BYTES: usize = 256 << 10;
 /// Bytes of a class that a thread keeps at most, and blocks.
 const KEPT_BYTES: u64 = 256 << 10;
 const KEPT_BLOCKS: u64 = 256;
+/// What is known of a class.
+#[derive(Clone, Copy)]
+struct Class {
+    len: u64,
+    /// Blocks that a thread and a list exchange at once.
+    batch: usize,
+    /// Bytes into a span, times this, shifted by `RECIPROCAL_SHIFT`, is the number of the block there, without a division.
+    reciprocal: u64,
+}
+
+const RECIPROCAL_SHIFT: u32 = 40;
+
+static TABLE: [Class; CLASSES] = {
+    let mut table = [Class { len: 0, batch: 0, reciprocal: 0 }; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let len = len_of(class);
+        let reciprocal = (1_u64 << RECIPROCAL_SHIFT).div_ceil(len);
+        table[class] = Class { len, batch: batch(len), reciprocal };
+        class += 1;
+    }
+    table
+};
+
 /// The mark of a span that has no class yet.
 const NO_CLASS: u8 = u8::MAX;
 
@@ -98,7 +122,7 @@ impl Blocks {
             let mut kept = kept.borrow_mut();
             let own = self.kept_by(&mut kept);
             if own.free[class].is_empty() {
-                self.fetch(class, batch(class), &mut own.free[class], budget);
+                self.fetch(class, TABLE[class].batch, &mut own.free[class], budget);
             }
             own.free[class].pop()
         });
@@ -117,8 +141,9 @@ impl Blocks {
             let mut kept = kept.borrow_mut();
             let own = &mut self.kept_by(&mut kept).free[class];
             own.push(addr);
-            if own.len() > 2 * batch(class) {
-                self.list(class).free.extend(own.drain(..batch(class)));
+            let batch = TABLE[class].batch;
+            if own.len() > 2 * batch {
+                self.list(class).free.extend(own.drain(..batch));
             }
         });
         if kept.is_err() {
@@ -136,11 +161,10 @@ impl Blocks {
     fn block_at(&self, addr: usize) -> Option<(usize, u64)> {
         let offset = addr.checked_sub(self.range.start)?;
         let class = self.classes.get(offset / SPAN_BYTES)?.load(Ordering::Relaxed);
-        if class == NO_CLASS {
-            return None;
-        }
-        let len = len_of(usize::from(class));
-        ((offset % SPAN_BYTES) as u64 % len == 0).then_some((usize::from(class), len))
+        let known = TABLE.get(usize::from(class))?;
+        let inside = (offset % SPAN_BYTES) as u64;
+        let number = (inside * known.reciprocal) >> RECIPROCAL_SHIFT;
+        (number * known.len == inside).then_some((usize::from(class), known.len))
     }
 
     /// The calling thread's blocks, emptied first when they belong to others.
@@ -161,7 +185,7 @@ impl Blocks {
         let there = list.free.len().min(count);
         let keep = list.free.len() - there;
         free.extend(list.free.drain(keep..));
-        let len = len_of(class);
+        let len = TABLE[class].len;
         while free.len() < count {
             let begin = list.uncut.start;
             let end = usize::try_from(len).map_or(usize::MAX, |len| begin.saturating_add(len));
@@ -193,10 +217,18 @@ impl Blocks {
     }
 }
 
-/// Blocks that a thread and a list exchange at once.
-fn batch(class: usize) -> usize {
-    let blocks = (KEPT_BYTES / 2 / len_of(class)).clamp(1, KEPT_BLOCKS / 2);
-    usize::try_from(blocks).unwrap_or(1)
+/// Blocks of this length that a thread and a list exchange at once.
+#[allow(clippy::cast_possible_truncation)] // at most `KEPT_BLOCKS`
+const fn batch(len: u64) -> usize {
+    let blocks = KEPT_BYTES / 2 / len;
+    let most = KEPT_BLOCKS / 2;
+    (if blocks < 1 {
+        1
+    } else if blocks > most {
+        most
+    } else {
+        blocks
+    }) as usize
 }
 
 /// The class of a size; `None` above the largest.
@@ -217,7 +249,7 @@ fn class_of(size_bytes: u64) -> Option<usize> {
 }
 
 /// Length of the blocks of a class.
-fn len_of(class: usize) -> u64 {
+const fn len_of(class: usize) -> u64 {
     let class = class as u64;
     if class < FINE_CLASSES {
         return (class + 1) * GRAIN_BYTES;
@@ -239,6 +271,15 @@ mod tests {
             assert!(len_of(class) % GRAIN_BYTES == 0);
         }
         assert_eq!((class_of(LARGEST_BYTES), class_of(LARGEST_BYTES + 1)), (Some(CLASSES - 1), None));
+    }
+
+    #[test]
+    fn the_number_of_a_block_is_what_a_division_gives() {
+        for Class { len, reciprocal, .. } in TABLE {
+            for inside in 0..SPAN_BYTES as u64 {
+                assert_eq!((inside * reciprocal) >> RECIPROCAL_SHIFT, inside / len, "{inside} in blocks of {len}");
+            }
+        }
     }
 
     #[test]

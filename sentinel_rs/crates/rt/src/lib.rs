@@ -1,6 +1,6 @@
 //! The live runtime: TensorFlow's allocations, operations and steps in, planned addresses and moves out.
 //!
-//! From bottom to top: `options` and `current` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
+//! From bottom to top: `options`, `current` and `busy` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
 //! addresses, `limit` says how many bytes of it there may be, `waits` who waited for movers, `mover` moves pages, `recorder`
 //! watches one step, `profiler` has the kernel count its accesses; `managed` follows a plan, `buckets` and `steps` decide
 //! which step does what, `planning` makes plans, `timing` and `feedback` say when one has to be made again; `runtime` is what
@@ -11,6 +11,7 @@
 
 mod blocks;
 mod buckets;
+mod busy;
 pub mod current;
 mod feedback;
 pub mod graph;
@@ -25,6 +26,7 @@ pub mod placement;
 mod planning;
 mod profiled;
 pub mod profiler;
+mod recent;
 pub mod recorder;
 pub mod runtime;
 pub mod setup;

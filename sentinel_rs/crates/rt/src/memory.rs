@@ -1,7 +1,8 @@
 //! The process's tensor memory: one heap per tier, one for small blocks, address space for plans, and their accounts.
 
-use crate::blocks::Blocks as SmallBlocks;
+use crate::blocks::{Blocks as SmallBlocks, LARGEST_BYTES};
 use crate::placement::Placement;
+use crate::recent::{Offered, Recent, LARGER_THAN_BYTES};
 use crate::waits::DeathWaits;
 use arc_swap::ArcSwapOption;
 use place::{Arena, Budget, Ground, Heap, PageTiers, TierError, Tiers, UnitState};
@@ -105,6 +106,8 @@ pub struct Memory {
     small: Vec<Area>,
     /// Where nothing moves: small blocks that threads keep.
     kept: Option<Arc<SmallBlocks>>,
+    /// Where nothing moves: large blocks of the fast heap that wait for their like.
+    recent: Option<Recent>,
     plans: Range<usize>,
     plan_space: Mutex<Heap>,
     /// The arena in each GiB of `plans`.
@@ -154,6 +157,7 @@ impl Memory {
         pages.set(fast.clone(), Tier::FAST);
         pages.set(small.clone(), Tier::FAST);
         let kept = (!moves).then(|| SmallBlocks::new(small.clone()));
+        let recent = (!moves).then(|| Recent::new(&fast));
         let shard = usize_of(SMALL_SHARD_BYTES);
         let small = (0..if moves { SMALL_SHARDS } else { 0 })
             .map(|i| Area::new(small.start + i * shard..small.start + (i + 1) * shard, Tier::FAST))
@@ -171,6 +175,7 @@ impl Memory {
             plans,
             moves,
             kept,
+            recent,
             whole,
             tiers,
         })
@@ -188,7 +193,13 @@ impl Memory {
         self.whole.contains(&addr)
     }
 
-    /// A block below slot size or of scratch; fast while the budget has room, else `None`.
+    /// Whether threads keep freed blocks of this size, so that [`Memory::alloc_small`] is the fastest way to one.
+    #[must_use]
+    pub fn threads_keep(&self, size_bytes: u64) -> bool {
+        self.kept.is_some() && size_bytes <= LARGEST_BYTES
+    }
+
+    /// A block below slot size, of scratch, or of a size that threads keep; fast while the budget has room, else `None`.
     pub fn alloc_small(&self, size_bytes: u64, align_bytes: u64) -> Option<usize> {
         if let Some(kept) = &self.kept {
             let found = if align_bytes <= MIN_ALIGN_BYTES { kept.alloc(size_bytes, &self.budget) } else { None };
@@ -213,17 +224,49 @@ impl Memory {
         let size =
             if whole_pages { page_ceil(size_bytes) } else { size_bytes.max(1).next_multiple_of(MIN_ALIGN_BYTES) };
         let align = align_bytes.max(if whole_pages { PAGE_BYTES } else { MIN_ALIGN_BYTES });
-        if tier == Tier::FAST {
+        if tier != Tier::FAST {
+            return self.slow.alloc(size, align);
+        }
+        let wanted = |_: &&Recent| size > LARGER_THAN_BYTES && align == MIN_ALIGN_BYTES;
+        let recent = self.recent.as_ref().filter(wanted);
+        if let Some(addr) = recent.and_then(|recent| recent.take(size)) {
+            return Some(addr);
+        }
+        if !self.budget.try_reserve(size) {
+            self.take_back_recent(&mut self.fast.blocks());
             if !self.budget.try_reserve(size) {
                 return None;
             }
-            let addr = self.fast.alloc(size, align);
-            if addr.is_none() {
-                self.budget.release(size);
-            }
-            return addr;
         }
-        self.slow.alloc(size, align)
+        let addr = self.alloc_fast(size, align);
+        match (addr, recent) {
+            (Some(addr), Some(recent)) => recent.born(addr, size),
+            (None, _) => self.budget.release(size),
+            (Some(_), None) => {}
+        }
+        addr
+    }
+
+    /// A block of the fast heap, which takes back what waits for its like before it grows.
+    fn alloc_fast(&self, size_bytes: u64, align_bytes: u64) -> Option<usize> {
+        if self.recent.is_none() {
+            return self.fast.alloc(size_bytes, align_bytes);
+        }
+        let mut blocks = self.fast.blocks();
+        let offset = blocks.heap.alloc_below_high_water(size_bytes, align_bytes).or_else(|| {
+            self.take_back_recent(&mut blocks);
+            blocks.heap.alloc(size_bytes, align_bytes)
+        })?;
+        Some(self.fast.range.start + usize_of(offset))
+    }
+
+    /// Gives the heap what waits for its like.
+    fn take_back_recent(&self, blocks: &mut Blocks) {
+        let Some(recent) = &self.recent else { return };
+        recent.drain(|addr| {
+            let freed = blocks.heap.free((addr - self.fast.range.start) as u64);
+            self.budget.release(freed.unwrap_or(0));
+        });
     }
 
     /// What the heaps of the two tiers have used so far, in whole pages, and beyond it in the heap of `tier` as much as
@@ -284,6 +327,9 @@ impl Memory {
             let block = |size_bytes| Freed::Block { size_bytes, slow_bytes: 0 };
             return kept.free(addr).map_or(Freed::NotOurs, block);
         }
+        if let Some(freed) = self.free_recent(addr) {
+            return freed;
+        }
         let Some(area) = self.area_of(addr) else { return Freed::NotOurs };
         let mut blocks = area.blocks();
         if !blocks.units.is_empty() {
@@ -301,6 +347,19 @@ impl Memory {
         }
         let slow_bytes = if area.tier == Tier::FAST { 0 } else { size_bytes };
         Freed::Block { size_bytes, slow_bytes }
+    }
+
+    /// Lets a large block wait for its like, unless fast bytes are limited: then others want its pages.
+    fn free_recent(&self, addr: usize) -> Option<Freed> {
+        let recent = self.recent.as_ref().filter(|_| self.fast.range.contains(&addr))?;
+        if self.budget.allowed() != u64::MAX {
+            return None;
+        }
+        match recent.offer(addr) {
+            Offered::Taken(size_bytes) => Some(Freed::Block { size_bytes, slow_bytes: 0 }),
+            Offered::Dead => Some(Freed::NotOurs),
+            Offered::Refused => None,
+        }
     }
 
     /// Where fast bytes are limited, a large block's pages go with it: the budget gives its room to somebody else.
@@ -390,6 +449,7 @@ impl Memory {
 
     /// Gives pages of free blocks of the heaps back to the system, now that a plan or its profile wants that memory.
     pub fn trim(&self) {
+        self.take_back_recent(&mut self.fast.blocks());
         for area in [&self.fast, &self.slow] {
             let blocks = area.blocks();
             for (offset, len) in blocks.heap.stale_ranges() {

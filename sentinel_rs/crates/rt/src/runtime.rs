@@ -335,7 +335,7 @@ impl Runtime {
     /// As [`Runtime::alloc_unplanned`], from the heap of small blocks or from the fast heap.
     fn alloc_without_slot(&self, align_bytes: u64, size_bytes: u64, small: bool) -> Option<usize> {
         let fast = || {
-            if small {
+            if small || self.memory.threads_keep(size_bytes) {
                 self.memory.alloc_small(size_bytes, align_bytes)
             } else {
                 self.memory.alloc_heap(size_bytes, align_bytes, Tier::FAST)

@@ -1,11 +1,12 @@
 //! Counters: what was asked, what was done, what failed. They are the truth that every report prints.
 
+use crate::busy::BusyCounter;
 use crate::runtime::nanos;
 use crate::waits::Waits;
 use plan::MoveTally;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use trace::Tier;
@@ -34,37 +35,6 @@ impl Counter {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Threads that count without getting into each other's way.
-const SHARDS: usize = 8;
-
-/// A counter for what happens in every operation: threads add to different lines of the processor's cache.
-#[derive(Debug, Default)]
-pub struct BusyCounter([Line; SHARDS]);
-
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Line(Counter);
-
-thread_local! {
-    static SHARD: usize = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
-    };
-}
-
-impl BusyCounter {
-    /// Adds one.
-    pub fn count(&self) {
-        self.0[SHARD.try_with(|&shard| shard).unwrap_or(0)].0.count();
-    }
-
-    /// The sum so far.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.iter().map(|line| line.0.get()).sum()
     }
 }
 
