@@ -1,10 +1,11 @@
 //! A plan at an address: the slots an allocation is looked up in, without a lock and without a hash.
 
 use crate::pool::PoolSize;
+use crate::seats::Seats;
 use crate::{Budget, ClaimMap, Entered, MoveStart, PageTiers, UnitState};
 use plan::{KernelRole, Place, Plan, PoolRule, Slot, UnitHome};
 use std::ops::Range;
-use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 use trace::{page_ceil, Tier, PAGE_BYTES};
@@ -91,8 +92,8 @@ pub struct Arena {
     kernel_index: Vec<u32>,
     kernels: Vec<KernelSlots>,
     claims: ClaimMap,
-    /// Distinct begins of slots, ascending, and the slot that lives there now.
-    seats: Vec<u64>,
+    /// Distinct begins of slots, and the slot that lives there now.
+    seats: Seats,
     owners: Vec<AtomicU32>,
     /// By slot, its seat; the largest number for a slot on the heap.
     seat_of_slot: Vec<u32>,
@@ -124,13 +125,10 @@ impl Arena {
                 layer: role.layer,
             });
         }
-        let mut seats: Vec<u64> = plan.slots.iter().filter_map(offset_of).collect();
-        seats.sort_unstable();
-        seats.dedup();
-        let seat_of =
-            |slot| offset_of(slot).and_then(|offset| seats.binary_search(&offset).ok()).map_or(u32::MAX, index_u32);
+        let seats = Seats::new(plan.slots.iter().filter_map(offset_of).collect());
+        let seat_of = |slot| offset_of(slot).and_then(|offset| seats.find(offset)).map_or(u32::MAX, index_u32);
         let seat_of_slot = plan.slots.iter().map(seat_of).collect();
-        let owners = seats.iter().map(|_| AtomicU32::new(u32::MAX)).collect();
+        let owners = (0..seats.count()).map(|_| AtomicU32::new(u32::MAX)).collect();
         let units = plan
             .units
             .iter()
@@ -273,7 +271,9 @@ impl Arena {
         let slots = &self.plan.slots[own.first as usize..(own.first + own.count) as usize];
         let mut outcome = if slots.is_empty() { Taken::Unknown } else { Taken::Size };
         // Worker threads of one op race for their ordinals, so a neighbour of the right size is as good as the own one.
-        let own_first = slots.binary_search_by_key(&ordinal, |slot| slot.key.ordinal).ok();
+        let by_ordinal = || slots.binary_search_by_key(&ordinal, |slot| slot.key.ordinal).ok();
+        let direct = slots.get(ordinal as usize).is_some_and(|slot| slot.key.ordinal == ordinal);
+        let own_first = if direct { Some(ordinal as usize) } else { by_ordinal() };
         let others = (0..slots.len()).filter(|&index| Some(index) != own_first);
         for index in own_first.into_iter().chain(others) {
             if slots[index].size_bytes != size_bytes {
@@ -303,8 +303,8 @@ impl Arena {
                 if !self.seat(index, offset_bytes, slot.size_bytes) {
                     return Taken::Busy;
                 }
-                // The pool may have shrunk between the look and the claim; whoever shrinks it looks for claims afterwards.
-                fence(Ordering::SeqCst);
+                // The pool may have shrunk between the look and the claim; whoever shrinks it looks for claims afterwards. Both
+                // the claim and this look are sequentially consistent.
                 if end_bytes > self.pool.now() {
                     self.unseat(index);
                     self.claims.release(offset_bytes, slot.size_bytes);
@@ -379,7 +379,7 @@ impl Arena {
     /// The slot that lives at `addr`.
     fn owner(&self, addr: usize) -> Option<(usize, &Slot)> {
         let offset_bytes = u64::try_from(addr.checked_sub(self.base)?).ok()?;
-        let seat = self.seats.binary_search(&offset_bytes).ok()?;
+        let seat = self.seats.find(offset_bytes)?;
         let slot = self.plan.slots.get(self.owners[seat].load(Ordering::Acquire) as usize)?;
         Some((seat, slot))
     }

@@ -1,7 +1,7 @@
 //! Who owns which part of an arena, without a lock.
 
 use std::ops::Range;
-use std::sync::atomic::{fence, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that one bit stands for. A claim takes every granule that it touches.
 pub const GRANULE_BYTES: u64 = 512;
@@ -15,7 +15,8 @@ const BITS: u64 = 64;
 /// the two ways looks afterwards whether it is taken in the other, and gives it back when it is.
 ///
 /// A claim acquires and a release releases each word, so whoever claims a granule sees everything that the owner before
-/// did to the memory under it before releasing it.
+/// did to the memory under it before releasing it. A claim is sequentially consistent: of two threads of which each claims and
+/// then looks at what the other one has written before its own look, at least one sees the other.
 #[derive(Debug)]
 pub struct ClaimMap {
     /// Bit `g % 64` of word `g / 64` is granule `g`.
@@ -23,7 +24,6 @@ pub struct ClaimMap {
     /// Bit `w % 64` of word `w / 64` is all of word `w`.
     whole: Box<[AtomicU64]>,
     granules: u64,
-    claimed_granules: AtomicU64,
 }
 
 impl ClaimMap {
@@ -34,7 +34,7 @@ impl ClaimMap {
         let words = granules.div_ceil(BITS);
         let zeroes = |count: u64| (0..count).map(|_| AtomicU64::new(0)).collect();
         let (whole, words) = (zeroes(words.div_ceil(BITS)), zeroes(words));
-        ClaimMap { words, whole, granules, claimed_granules: AtomicU64::new(0) }
+        ClaimMap { words, whole, granules }
     }
 
     /// Takes every granule of `offset..offset + len` or none of them, and says whether it did. `false` when one of them is
@@ -59,7 +59,6 @@ impl ClaimMap {
             self.give_part(head);
             return false;
         }
-        self.claimed_granules.fetch_add(granules.end - granules.start, Ordering::Relaxed);
         true
     }
 
@@ -72,7 +71,6 @@ impl ClaimMap {
         self.give_part(head);
         self.give_whole(whole);
         self.give_part(tail);
-        self.claimed_granules.fetch_sub(granules.end - granules.start, Ordering::Relaxed);
     }
 
     /// Whether every granule of `offset..offset + len` is inside the map and free at the moment.
@@ -96,10 +94,11 @@ impl ClaimMap {
         0
     }
 
-    /// Bytes in claimed granules. Claims under way are not counted.
+    /// Bytes in claimed granules, those of claims under way as far as they are taken. It looks at the whole map.
     #[must_use]
     pub fn claimed_bytes(&self) -> u64 {
-        self.claimed_granules.load(Ordering::Relaxed) * GRANULE_BYTES
+        let taken = |word| u64::from(self.bits(word, Ordering::Acquire).count_ones());
+        (0..self.words.len()).map(taken).sum::<u64>() * GRANULE_BYTES
     }
 
     /// The taken granules of a word, in whichever way.
@@ -117,8 +116,7 @@ impl ClaimMap {
             return false;
         }
         // Whoever takes the word as a whole at the same time sees our bits, or we see theirs.
-        fence(Ordering::SeqCst);
-        let taken = self.whole[word / 64].load(Ordering::Acquire) & (1 << (word % 64)) != 0;
+        let taken = self.whole[word / 64].load(Ordering::SeqCst) & (1 << (word % 64)) != 0;
         if taken {
             self.give_part(part);
         }
@@ -141,10 +139,9 @@ impl ClaimMap {
                 return false;
             }
         }
-        fence(Ordering::SeqCst);
         let parts = &self.words[index(words.start)..index(words.end)];
         // Nearly always all of them are zero, and then there is no reason to stop early.
-        let free = parts.iter().fold(0, |bits, word| bits | word.load(Ordering::Acquire)) == 0;
+        let free = parts.iter().fold(0, |bits, word| bits | word.load(Ordering::SeqCst)) == 0;
         if !free {
             self.give_whole(words);
         }
@@ -168,7 +165,7 @@ impl ClaimMap {
 /// Sets the bits of `mask` when none of them is set.
 fn take(word: &AtomicU64, mask: u64) -> bool {
     let free = |bits: u64| (bits & mask == 0).then_some(bits | mask);
-    word.fetch_update(Ordering::Acquire, Ordering::Relaxed, free).is_ok()
+    word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, free).is_ok()
 }
 
 /// A range of granules by how it covers words: in part at its begin, as a whole, in part at its end.

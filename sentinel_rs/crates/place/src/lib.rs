@@ -11,6 +11,7 @@ mod claims;
 mod heap;
 mod pages;
 mod pool;
+mod seats;
 mod tiers;
 mod units;
 

@@ -318,6 +318,12 @@ impl Memory {
         self.arenas.get((addr - self.plans.start) >> GIB.trailing_zeros())?.load_full()
     }
 
+    /// True for addresses in the space of plans.
+    #[must_use]
+    pub fn in_plan(&self, addr: usize) -> bool {
+        self.plans.contains(&addr)
+    }
+
     /// Releases the block at `addr`.
     pub fn free(&self, addr: usize) -> Freed {
         if self.plans.contains(&addr) {
@@ -376,7 +382,11 @@ impl Memory {
 
     fn free_planned(&self, addr: usize) -> Freed {
         let guard = self.arenas[(addr - self.plans.start) >> GIB.trailing_zeros()].load();
-        let Some(arena) = guard.as_ref() else { return Freed::NotOurs };
+        guard.as_ref().map_or(Freed::NotOurs, |arena| self.free_in(arena, addr))
+    }
+
+    /// As [`Memory::free`], of a block in this arena's range.
+    pub fn free_in(&self, arena: &Arena, addr: usize) -> Freed {
         // Units of one block may be in different tiers.
         let size_bytes = if arena.units().is_empty() { None } else { arena.size_of(addr) };
         let slow_bytes = size_bytes.map_or(0, |size_bytes| self.slow_bytes(addr, size_bytes).min(size_bytes));

@@ -219,10 +219,10 @@ impl Recorder {
         }
     }
 
-    /// Makes the trace.
+    /// Makes the trace of what was recorded so far, and forgets it.
     #[must_use]
-    pub fn finish(self, kernels: &Kernels, edges: &GraphEdges, about: Circumstances) -> Recording {
-        let log = self.log.into_inner().unwrap_or_else(PoisonError::into_inner);
+    pub fn finish(&self, kernels: &Kernels, edges: &GraphEdges, about: Circumstances) -> Recording {
+        let log = std::mem::take(&mut *self.log());
         let names: Vec<_> = log.ops.iter().map(|op| kernels.name(op.kernel)).collect();
         let predecessors = edges.predecessors(names.iter().map(|name| name.as_ref().map_or("", |name| &name.name)));
         let mut layer = 0;

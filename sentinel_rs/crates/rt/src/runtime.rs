@@ -13,9 +13,10 @@ use crate::recorder::Touch;
 use crate::stats::{Counters, Report};
 use crate::steps::{Active, Mode, Steps};
 use crate::tiers::emulated::EmulatedTiers;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Cache};
 use place::{Entered, Ground, Taken, UnitState};
 use plan::Policy;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -31,6 +32,17 @@ struct Temporaries {
     slow_bytes: AtomicU64,
 }
 
+/// The latest active step of one runtime, as a thread has seen it.
+type Seen = Cache<Arc<ArcSwapOption<Active>>, Option<Arc<Active>>>;
+
+thread_local! {
+    static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
+}
+
+fn is_profiled(active: Option<&Active>) -> bool {
+    matches!(active, Some(Active { mode: Mode::Profiling(_), .. }))
+}
+
 /// The runtime of one process.
 pub struct Runtime {
     /// What the first session chose.
@@ -43,7 +55,7 @@ pub struct Runtime {
     pub counters: Arc<Counters>,
     pub(crate) mover: Mover,
     pub(crate) machine: plan::Machine,
-    pub(crate) active: ArcSwapOption<Active>,
+    pub(crate) active: Arc<ArcSwapOption<Active>>,
     /// Whether the latest active step was profiled: releases of any other need not look for a recorder.
     pub(crate) profiles: AtomicBool,
     pub(crate) steps: Mutex<Steps>,
@@ -92,7 +104,7 @@ impl Runtime {
         Ok(Runtime {
             mover: Mover::start(&memory, &counters, options.mover_threads.unwrap_or(1))?,
             kernels: Kernels::default(),
-            active: ArcSwapOption::empty(),
+            active: Arc::new(ArcSwapOption::empty()),
             profiles: AtomicBool::new(false),
             steps: Mutex::new(Steps::default()),
             intra_op_threads: AtomicU32::new(1),
@@ -116,19 +128,38 @@ impl Runtime {
     /// True when operations must report the buffers they touch: in a profiled step, and wherever slowness is emulated.
     #[must_use]
     pub fn observes(&self) -> bool {
-        self.delays() || matches!(self.active.load().as_deref(), Some(Active { mode: Mode::Profiling(_), .. }))
+        self.delays() || self.with_active(is_profiled)
+    }
+
+    /// Runs `call` with the active step, from what the thread remembers of it.
+    fn with_active<R>(&self, call: impl FnOnce(Option<&Active>) -> R) -> R {
+        let mut call = Some(call);
+        let remembered = SEEN.try_with(|seen| {
+            let mut seen = seen.try_borrow_mut().ok()?;
+            let own = |seen: &&mut Seen| std::ptr::eq(seen.arc_swap(), &*self.active);
+            let seen = match seen.as_mut().filter(own) {
+                Some(_) => seen.as_mut()?,
+                None => seen.insert(Cache::new(Arc::clone(&self.active))),
+            };
+            let call = call.take()?;
+            Some(call(seen.load().as_deref()))
+        });
+        match (remembered, call) {
+            (Ok(Some(result)), _) => result,
+            // The thread is about to end, or it is in here already.
+            (_, Some(call)) => call(self.active.load().as_deref()),
+            (_, None) => unreachable!("whoever takes the call has its result"),
+        }
     }
 
     /// A kernel is about to run on the calling thread, and nobody wants to know what it touches. `None` when somebody does,
     /// or when the thread has not met the kernel at `address`; then [`Runtime::op_begins`] is the way.
     pub fn op_begins_known(&self, address: usize, step_id: i64) -> Option<OpScope> {
         let kernel = self.kernels.cached(address)?;
-        let active = self.active.load();
-        let active = active.as_deref();
-        if self.delays() || matches!(active, Some(Active { mode: Mode::Profiling(_), .. })) {
+        if self.delays() {
             return None;
         }
-        Some(self.enter(active, kernel, step_id, &[]))
+        self.with_active(|active| (!is_profiled(active)).then(|| self.enter(active, kernel, step_id, &[])))
     }
 
     /// The kernel of [`Runtime::op_begins_known`] is done, on the thread on which it began.
@@ -142,7 +173,7 @@ impl Runtime {
 
     /// A kernel is about to run on the calling thread.
     pub fn op_begins(&self, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
-        self.enter(self.active.load().as_deref(), kernel, step_id, inputs)
+        self.with_active(|active| self.enter(active, kernel, step_id, inputs))
     }
 
     fn enter(&self, active: Option<&Active>, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
@@ -150,7 +181,8 @@ impl Runtime {
         let mut timed = false;
         if let Some(active) = active.filter(|active| active.step_id == step_id) {
             own.step_tag = active.tag;
-            active.ops.fetch_add(1, Ordering::Relaxed);
+            // Threads may overwrite each other's count: it only has to change while operations run.
+            active.ops.store(active.ops.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             match &active.mode {
                 Mode::Profiling(recorder) => own.execution = recorder.op_begins(kernel, inputs, &self.memory),
                 Mode::Managed(managed) => {
@@ -170,13 +202,15 @@ impl Runtime {
     pub fn op_ends(&self, scope: &OpScope, inputs: &[Touch], outputs: &[Touch], delay: bool) {
         let elapsed = scope.began.map(|began| began.elapsed());
         if scope.own.step_tag != 0 {
-            if let Some(active) = self.active.load().as_deref().filter(|active| active.tag == scope.own.step_tag) {
-                match &active.mode {
-                    Mode::Profiling(recorder) => recorder.op_ends(scope.own.execution, outputs, &self.memory),
-                    Mode::Managed(managed) if delay => managed.note_time(scope.own.kernel, elapsed),
-                    Mode::Managed(_) => {}
+            self.with_active(|active| match active.filter(|active| active.tag == scope.own.step_tag) {
+                Some(Active { mode: Mode::Profiling(recorder), .. }) => {
+                    recorder.op_ends(scope.own.execution, outputs, &self.memory);
                 }
-            }
+                Some(Active { mode: Mode::Managed(managed), .. }) if delay => {
+                    managed.note_time(scope.own.kernel, elapsed);
+                }
+                _ => {}
+            });
         }
         if delay {
             current::swap(scope.previous);
@@ -236,8 +270,7 @@ impl Runtime {
         if own.step_tag == 0 || unseen {
             return self.alloc_unplanned(align_bytes, size_bytes);
         }
-        let guard = self.active.load();
-        match guard.as_deref().filter(|active| active.tag == own.step_tag).map(|active| &active.mode) {
+        self.with_active(|active| match active.filter(|active| active.tag == own.step_tag).map(|active| &active.mode) {
             Some(Mode::Profiling(recorder)) => {
                 let room_bytes = recorder.room_for(size_bytes);
                 let addr = self.memory.alloc_heap(room_bytes, align_bytes, self.profiled_tier())?;
@@ -248,7 +281,7 @@ impl Runtime {
                 self.alloc_slot(managed, own, align_bytes, size_bytes)
             }
             _ => self.alloc_unplanned(align_bytes, size_bytes),
-        }
+        })
     }
 
     fn alloc_slot(
@@ -371,7 +404,7 @@ impl Runtime {
         if self.profiles.load(Ordering::Relaxed) {
             self.note_death(addr);
         }
-        match self.memory.free(addr) {
+        match self.release(addr) {
             Freed::Block { size_bytes, slow_bytes } => {
                 if self.emulated.is_some() {
                     self.note_temporary(size_bytes - slow_bytes, slow_bytes);
@@ -385,11 +418,26 @@ impl Runtime {
         true
     }
 
-    fn note_death(&self, addr: usize) {
-        if let Some(Active { mode: Mode::Profiling(recorder), .. }) = self.active.load().as_deref() {
-            let own = current::get();
-            recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
+    /// Gives the block at `addr` back, nearly always to the arena of the plan that is followed.
+    fn release(&self, addr: usize) -> Freed {
+        if !self.memory.in_plan(addr) {
+            return self.memory.free(addr);
         }
+        self.with_active(|active| match active.map(|active| &active.mode) {
+            Some(Mode::Managed(managed)) if managed.arena.range().contains(&addr) => {
+                self.memory.free_in(&managed.arena, addr)
+            }
+            _ => self.memory.free(addr),
+        })
+    }
+
+    fn note_death(&self, addr: usize) {
+        self.with_active(|active| {
+            if let Some(Active { mode: Mode::Profiling(recorder), .. }) = active {
+                let own = current::get();
+                recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
+            }
+        });
     }
 
     fn note_temporary(&self, fast_bytes: u64, slow_bytes: u64) {

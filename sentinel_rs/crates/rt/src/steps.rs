@@ -25,7 +25,7 @@ pub struct Active {
     pub step_id: i64,
     /// Sentinel's number of the step, never 0.
     pub tag: u32,
-    /// Operations of it that have begun.
+    /// Changes while operations of it begin.
     pub ops: AtomicU64,
     /// What is done with it.
     pub mode: Mode,
@@ -384,7 +384,7 @@ impl Runtime {
         let (graph, signature) = (running.graph, running.signature);
         let runtime = Arc::clone(self);
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
-            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan(active, graph, signature)));
+            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan(&active, graph, signature)));
             let phase = planned.unwrap_or_else(|_| {
                 runtime.counters.panics_caught.count();
                 Phase::Unmanaged("planning met an internal error")
@@ -418,17 +418,8 @@ impl Runtime {
         }
     }
 
-    fn plan(&self, active: Arc<Active>, graph: u64, signature: u64) -> Phase {
-        // Operations let go of the active step within moments of its end.
-        let mut active = active;
-        let active = loop {
-            match Arc::try_unwrap(active) {
-                Ok(active) => break active,
-                Err(shared) => active = shared,
-            }
-            std::thread::yield_now();
-        };
-        let Mode::Profiling(recorder) = active.mode else { return Phase::Unmanaged("it was not profiled") };
+    fn plan(&self, active: &Active, graph: u64, signature: u64) -> Phase {
+        let Mode::Profiling(recorder) = &active.mode else { return Phase::Unmanaged("it was not profiled") };
         let (edges, step_number) = {
             let steps = self.lock_steps();
             let Some(graph) = steps.graphs.get(&graph) else { return Phase::Unmanaged("its graph is gone") };
