@@ -79,12 +79,12 @@ class SentinelDevice : public tensorflow::ThreadPoolDevice {
   }
   void ComputeAsync(AsyncOpKernel* kernel, OpKernelContext* context, AsyncOpKernel::DoneCallback done) override {
     Touches inputs;
-    const bool observed = observes();
-    if (observed) AppendInputs(context, &inputs);
+    const KernelKind kind = observes() ? KindOf(*kernel) : KernelKind::kTouchesNothing;
+    AppendInputs(context, kind, &inputs);
     const Scope scope = op_begins(NumberOf(kernel), context->step_id(), AsSlice(inputs));
-    kernel->ComputeAsync(context, [context, scope, observed, done]() {
+    kernel->ComputeAsync(context, [context, scope, kind, done]() {
       Touches outputs;
-      if (observed) AppendOutputs(context, &outputs);
+      AppendOutputs(context, kind, &outputs);
       op_ends(scope, {}, AsSlice(outputs), /*delay=*/false);
       done();
     });
@@ -96,19 +96,17 @@ class SentinelDevice : public tensorflow::ThreadPoolDevice {
   void ComputeObserved(OpKernel* kernel, OpKernelContext* context) {
     // Kept per thread, so that a step allocates nothing for them.
     static thread_local Touches inputs, outputs;
-    const bool observed = observes();
+    const KernelKind kind = observes() ? KindOf(*kernel) : KernelKind::kTouchesNothing;
     inputs.clear();
-    if (observed) AppendInputs(context, &inputs);
+    AppendInputs(context, kind, &inputs);
     // A kernel may run another one on this thread, which would use the same lists.
     Touches own_inputs;
     own_inputs.swap(inputs);
     const Scope scope = op_begins(NumberOf(kernel), context->step_id(), AsSlice(own_inputs));
     kernel->Compute(context);
     outputs.clear();
-    if (observed) {
-      AppendOutputs(context, &outputs);
-      LimitReads(*context, outputs, &own_inputs);
-    }
+    AppendOutputs(context, kind, &outputs);
+    LimitReads(kind, outputs, &own_inputs);
     op_ends(scope, AsSlice(own_inputs), AsSlice(outputs), /*delay=*/true);
     inputs.swap(own_inputs);
   }

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "tensorflow/core/common_runtime/dma_helper.h"
 #include "tensorflow/core/framework/resource_mgr.h"
@@ -24,47 +24,6 @@ void Append(const Tensor& tensor, bool write, Touches* touches) {
   touches->push_back({reinterpret_cast<size_t>(root->data()), tensor.TotalBytes(), write});
 }
 
-// Kernels that hand a buffer on, or look at its shape, without touching its bytes.
-bool TouchesNothing(const tensorflow::string& type) {
-  static const auto* const kinds = new std::unordered_set<std::string>{"_Arg",
-                                                                       "_Recv",
-                                                                       "_Retval",
-                                                                       "_Send",
-                                                                       "_HostRecv",
-                                                                       "_HostSend",
-                                                                       "Enter",
-                                                                       "Exit",
-                                                                       "ExpandDims",
-                                                                       "Identity",
-                                                                       "IdentityN",
-                                                                       "Merge",
-                                                                       "NoOp",
-                                                                       "LoopCond",
-                                                                       "NextIteration",
-                                                                       "PlaceholderWithDefault",
-                                                                       "PreventGradient",
-                                                                       "Rank",
-                                                                       "RefEnter",
-                                                                       "RefExit",
-                                                                       "RefIdentity",
-                                                                       "RefMerge",
-                                                                       "RefNextIteration",
-                                                                       "RefSwitch",
-                                                                       "Reshape",
-                                                                       "SentinelAddLayer",
-                                                                       "Shape",
-                                                                       "ShapeN",
-                                                                       "Size",
-                                                                       "Squeeze",
-                                                                       "StopGradient",
-                                                                       "Switch",
-                                                                       "VarHandleOp",
-                                                                       "Variable",
-                                                                       "VariableV2",
-                                                                       "VarIsInitializedOp"};
-  return kinds->count(type) > 0;
-}
-
 // Kernels that take a resource and write its variable say so in their names only.
 bool WritesResources(const tensorflow::string& type) {
   return tensorflow::str_util::StartsWith(type, "ResourceApply") ||
@@ -83,11 +42,67 @@ void AppendResource(OpKernelContext* context, const Tensor& handle, bool writes,
   if (writes) Append(*variable->tensor(), true, touches);
 }
 
+// Kernels that hand a buffer on, or look at its shape, without touching its bytes.
+constexpr const char* kTouchNothing[] = {
+    "_Arg",
+    "_Recv",
+    "_Retval",
+    "_Send",
+    "_HostRecv",
+    "_HostSend",
+    "Enter",
+    "Exit",
+    "ExpandDims",
+    "Identity",
+    "IdentityN",
+    "Merge",
+    "NoOp",
+    "LoopCond",
+    "NextIteration",
+    "PlaceholderWithDefault",
+    "PreventGradient",
+    "Rank",
+    "RefEnter",
+    "RefExit",
+    "RefIdentity",
+    "RefMerge",
+    "RefNextIteration",
+    "RefSwitch",
+    "Reshape",
+    "SentinelAddLayer",
+    "Shape",
+    "ShapeN",
+    "Size",
+    "Squeeze",
+    "StopGradient",
+    "Switch",
+    "VarHandleOp",
+    "Variable",
+    "VariableV2",
+    "VarIsInitializedOp",
+};
+// Kernels that read of their first input only what they return: a row of a table, a part of a batch.
+constexpr const char* kReadPart[] = {
+    "Gather", "GatherNd", "GatherV2", "ResourceGather", "Slice", "StridedSlice",
+};
+
+std::unordered_map<std::string, KernelKind> Kinds() {
+  std::unordered_map<std::string, KernelKind> kinds;
+  for (const char* type : kTouchNothing) kinds.emplace(type, KernelKind::kTouchesNothing);
+  for (const char* type : kReadPart) kinds.emplace(type, KernelKind::kReadsPart);
+  return kinds;
+}
+
 }  // namespace
 
-void AppendInputs(OpKernelContext* context, Touches* touches) {
-  if (TouchesNothing(context->op_kernel().type_string())) return;
-  const bool writes_resources = WritesResources(context->op_kernel().type_string());
+KernelKind KindOf(const tensorflow::OpKernel& kernel) {
+  static const auto* const kinds = new auto(Kinds());
+  const auto found = kinds->find(kernel.type_string());
+  return found == kinds->end() ? KernelKind::kReadsAll : found->second;
+}
+
+void AppendInputs(OpKernelContext* context, KernelKind kind, Touches* touches) {
+  if (kind == KernelKind::kTouchesNothing) return;
   for (int i = 0; i < context->num_inputs(); ++i) {
     if (!context->has_input(i)) continue;
     if (context->input_is_ref(i)) {
@@ -99,15 +114,15 @@ void AppendInputs(OpKernelContext* context, Touches* touches) {
     }
     const Tensor& input = context->input(i);
     if (input.dtype() == tensorflow::DT_RESOURCE) {
-      AppendResource(context, input, writes_resources, touches);
+      AppendResource(context, input, WritesResources(context->op_kernel().type_string()), touches);
     } else {
       Append(input, false, touches);
     }
   }
 }
 
-void AppendOutputs(OpKernelContext* context, Touches* touches) {
-  if (TouchesNothing(context->op_kernel().type_string())) return;
+void AppendOutputs(OpKernelContext* context, KernelKind kind, Touches* touches) {
+  if (kind == KernelKind::kTouchesNothing) return;
   for (int i = 0; i < context->num_outputs(); ++i) {
     // References were counted as inputs.
     if (tensorflow::IsRefType(context->expected_output_dtype(i))) continue;
@@ -116,10 +131,8 @@ void AppendOutputs(OpKernelContext* context, Touches* touches) {
   }
 }
 
-void LimitReads(const OpKernelContext& context, const Touches& outputs, Touches* inputs) {
-  static const auto* const kinds =
-      new std::unordered_set<std::string>{"Gather", "GatherNd", "GatherV2", "ResourceGather", "Slice", "StridedSlice"};
-  if (inputs->empty() || kinds->count(context.op_kernel().type_string()) == 0) return;
+void LimitReads(KernelKind kind, const Touches& outputs, Touches* inputs) {
+  if (inputs->empty() || kind != KernelKind::kReadsPart) return;
   uint64_t returned = 0;
   for (const Touch& output : outputs) returned += output.bytes;
   inputs->front().bytes = std::min(inputs->front().bytes, returned);

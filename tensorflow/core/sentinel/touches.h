@@ -11,15 +11,20 @@ namespace sentinel {
 
 using Touches = std::vector<Touch>;
 
+// What a kernel's type says of the bytes that it touches.
+enum class KernelKind { kReadsAll, kTouchesNothing, kReadsPart };
+
+KernelKind KindOf(const tensorflow::OpKernel& kernel);
+
 // Appends what the kernel is about to read, and what it is about to update in place. Takes addresses only: a copy of a
 // Tensor that lives across Compute would keep TensorFlow from forwarding its buffer.
-void AppendInputs(tensorflow::OpKernelContext* context, Touches* touches);
+void AppendInputs(tensorflow::OpKernelContext* context, KernelKind kind, Touches* touches);
 
 // Appends what the kernel has written.
-void AppendOutputs(tensorflow::OpKernelContext* context, Touches* touches);
+void AppendOutputs(tensorflow::OpKernelContext* context, KernelKind kind, Touches* touches);
 
-// Some kernels read of their first input only what they return: a row of a table, a part of a batch.
-void LimitReads(const tensorflow::OpKernelContext& context, const Touches& outputs, Touches* inputs);
+// A kernel that reads only a part of its first input reads as much as it returns.
+void LimitReads(KernelKind kind, const Touches& outputs, Touches* inputs);
 
 inline rust::Slice<const Touch> AsSlice(const Touches& touches) { return {touches.data(), touches.size()}; }
 

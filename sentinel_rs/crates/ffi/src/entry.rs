@@ -7,6 +7,7 @@ use rt::current::{self, Current};
 use rt::handover;
 use rt::runtime::{OpScope, Runtime};
 use rt::setup;
+use std::cell::RefCell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -115,10 +116,22 @@ fn from_context(context: Context) -> Current {
     Current { kernel: context.kernel, execution: context.execution, step_tag: context.step_tag }
 }
 
-fn touches(list: &[Touch]) -> Vec<rt::recorder::Touch> {
-    list.iter()
-        .map(|touch| rt::recorder::Touch { addr: touch.address, bytes: touch.bytes, write: touch.write })
-        .collect()
+thread_local! {
+    /// Inputs and outputs of an operation, kept so that a profiled step allocates nothing for them.
+    static TOUCHES: RefCell<[Vec<rt::recorder::Touch>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+/// Runs `call` with both lists as the runtime wants them.
+fn with_touches<R>(lists: [&[Touch]; 2], call: impl FnOnce(&[rt::recorder::Touch], &[rt::recorder::Touch]) -> R) -> R {
+    TOUCHES.with_borrow_mut(|kept| {
+        for (kept, list) in kept.iter_mut().zip(lists) {
+            kept.clear();
+            let touch =
+                |touch: &Touch| rt::recorder::Touch { addr: touch.address, bytes: touch.bytes, write: touch.write };
+            kept.extend(list.iter().map(touch));
+        }
+        call(&kept[0], &kept[1])
+    })
 }
 
 fn to_scope(scope: &OpScope) -> Scope {
@@ -146,13 +159,15 @@ pub fn op_ends_known(scope: &Scope) {
 pub fn op_begins(kernel: u32, step_id: i64, inputs: &[Touch]) -> Scope {
     let none = to_context(Current::NONE);
     with(Scope { own: none, previous: none, began_ns: 0 }, |runtime| {
-        to_scope(&runtime.op_begins(kernel, step_id, &touches(inputs)))
+        with_touches([inputs, &[]], |inputs, _| to_scope(&runtime.op_begins(kernel, step_id, inputs)))
     })
 }
 
 pub fn op_ends(scope: &Scope, inputs: &[Touch], outputs: &[Touch], delay: bool) {
     with((), |runtime| {
-        runtime.op_ends(&from_scope(scope), &touches(inputs), &touches(outputs), delay);
+        with_touches([inputs, outputs], |inputs, outputs| {
+            runtime.op_ends(&from_scope(scope), inputs, outputs, delay);
+        });
     });
 }
 

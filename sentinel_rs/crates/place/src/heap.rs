@@ -4,8 +4,8 @@
 //! merge with in constant time. Free chunks lie in bins by length; a bin is ordered by (length, offset), and bins are
 //! ordered by length, so the first chunk found is the best fit, the lowest in address among equals.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 /// Every offset and every block length is a multiple of this.
 const GRANULE_BYTES: u64 = 64;
@@ -39,27 +39,6 @@ struct Chunk {
     live: bool,
 }
 
-/// Multiplies the offset by the golden ratio: offsets are multiples of 64, and the map uses the upper and lower bits.
-#[derive(Clone, Copy, Debug, Default)]
-struct OffsetHasher(u64);
-
-impl Hasher for OffsetHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, offset: u64) {
-        let product = (self.0 ^ (offset / GRANULE_BYTES)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = product ^ (product >> 32);
-    }
-}
-
 /// A best-fit heap over the offsets `0..len_bytes`. It never touches memory: the caller adds its own base address, which
 /// has to be aligned to the largest alignment that it will ask for.
 #[derive(Debug)]
@@ -69,7 +48,7 @@ pub struct Heap {
     /// Indices of `chunks` that hold no chunk at the moment.
     spare: Vec<usize>,
     /// Live blocks by offset.
-    live: HashMap<u64, usize, BuildHasherDefault<OffsetHasher>>,
+    live: FxHashMap<u64, usize>,
     /// Free chunks by (length, offset).
     bins: Vec<BTreeMap<(u64, u64), usize>>,
     /// Bit `b % 64` of word `b / 64` is set when bin `b` is not empty.
@@ -88,7 +67,7 @@ impl Heap {
             len,
             chunks: Vec::new(),
             spare: Vec::new(),
-            live: HashMap::default(),
+            live: FxHashMap::default(),
             bins: vec![BTreeMap::new(); BIN_COUNT],
             occupied: [0; BIN_WORDS],
             used: 0,

@@ -8,7 +8,7 @@ use crate::kernels::Kernels;
 use crate::memory::Memory;
 use crate::profiler::{Counting, Split};
 use profile::SCRATCH_MAX_BYTES;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use sys::profiler::ProfilerError;
@@ -37,10 +37,12 @@ struct Log {
     ops: Vec<RunOp>,
     buffers: Vec<Buffer>,
     addresses: Vec<usize>,
-    live: HashMap<usize, u32>,
-    ordinals: HashMap<u32, u32>,
+    /// What touched which buffer, in order; each buffer gets its own when the step is over.
+    accesses: Vec<(u32, Access)>,
+    live: FxHashMap<usize, u32>,
+    ordinals: FxHashMap<u32, u32>,
     /// Temporaries that are dead already, by execution and size.
-    idle: HashMap<(u32, u64), Vec<u32>>,
+    idle: FxHashMap<(u32, u64), Vec<u32>>,
     live_bytes: u64,
     peak_live_bytes: u64,
     persistent_bytes: u64,
@@ -97,6 +99,12 @@ impl Recorder {
     pub fn counted(counting: Counting) -> Recorder {
         let log = Log { counting: Some(counting), ..Log::default() };
         Recorder { began: Instant::now(), log: Mutex::new(log), own_pages: true }
+    }
+
+    /// Whether each tensor has its pages to itself, because the kernel counts.
+    #[must_use]
+    pub fn own_pages(&self) -> bool {
+        self.own_pages
     }
 
     /// Bytes to allocate for a tensor of this size: whole pages, so that no other shares them, while the kernel counts.
@@ -176,7 +184,8 @@ impl Recorder {
             0
         };
         // Temporaries of an operation that follow each other are one buffer: they can live at one address, and never met.
-        let index = match log.idle.get_mut(&(execution, size_bytes)).and_then(Vec::pop) {
+        let idle = if size_bytes > SCRATCH_MAX_BYTES { log.idle.get_mut(&(execution, size_bytes)) } else { None };
+        let index = match idle.and_then(Vec::pop) {
             Some(index) => log.revive(index, addr),
             None => log.add(addr, size_bytes, Origin::Step { op: execution, ordinal }),
         };
@@ -205,7 +214,7 @@ impl Recorder {
                 // Nobody tells what an operation does with its temporaries. Written once and read once is the least that
                 // they are good for, and what the emulated slow tier charges.
                 let bytes = buffer.size_bytes;
-                buffer.accesses.extend([true, false].map(|write| Access { op, write, bytes }));
+                log.accesses.extend([true, false].map(|write| (index, Access { op, write, bytes })));
                 if bytes > SCRATCH_MAX_BYTES {
                     log.idle.entry((op, bytes)).or_default().push(index);
                 }
@@ -243,6 +252,9 @@ impl Recorder {
             })
             .collect();
         let mut buffers = log.buffers;
+        for (index, access) in log.accesses {
+            buffers[index as usize].accesses.push(access);
+        }
         for buffer in &mut buffers {
             buffer.accesses.sort_by_key(|access| access.op);
         }
@@ -313,7 +325,7 @@ impl Log {
             Origin::Step { op, .. } => op,
             Origin::Persistent | Origin::External => 0,
         };
-        buffer.accesses.push(Access { op: op.max(birth), write: touch.write, bytes });
+        self.accesses.push((index, Access { op: op.max(birth), write: touch.write, bytes }));
     }
 }
 

@@ -155,11 +155,13 @@ impl Runtime {
     /// A kernel is about to run on the calling thread, and nobody wants to know what it touches. `None` when somebody does,
     /// or when the thread has not met the kernel at `address`; then [`Runtime::op_begins`] is the way.
     pub fn op_begins_known(&self, address: usize, step_id: i64) -> Option<OpScope> {
-        let kernel = self.kernels.cached(address)?;
         if self.delays() {
             return None;
         }
-        self.with_active(|active| (!is_profiled(active)).then(|| self.enter(active, kernel, step_id, &[])))
+        self.with_active(|active| {
+            let kernel = if is_profiled(active) { None } else { self.kernels.cached(address) }?;
+            Some(self.enter(active, kernel, step_id, &[]))
+        })
     }
 
     /// The kernel of [`Runtime::op_begins_known`] is done, on the thread on which it began.
