@@ -1,14 +1,16 @@
 """Allocation and release: the recorded steps of sentinel_rs/testdata, replayed without the rest of training.
 
 The same program replays with Sentinel following a plan, with Sentinel before a plan, and with the C library's allocator
-and those that are preloaded in its place; they take turns. CPU nanoseconds of a thread per pair of allocation and
-release, the least of the runs, then the geometric mean over the steps. The last line is one JSON object.
+and those that are preloaded in its place; a second one replays with TensorFlow's own best-fit allocator. They take
+turns. CPU nanoseconds of a thread per pair of allocation and release, the least of the runs, then the geometric mean
+over the steps. The last line is one JSON object.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "speed"))
@@ -28,6 +30,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="2 runs of each")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (default 5)")
     parser.add_argument("--rounds", type=int, default=20, help="replays of a run (default 20)")
+    contenders.add_pythons(parser)
     arguments = ratios.parse(parser)
     arguments.runs = 2 if arguments.quick else arguments.runs
     return arguments
@@ -41,6 +44,45 @@ def build():
     return target / "release/examples/replay"
 
 
+def build_bfc(python, folder):
+    """The program that replays with the allocator of this interpreter's TensorFlow, built in the folder."""
+    flags = "import tensorflow as tf; print(*tf.sysconfig.get_compile_flags(), *tf.sysconfig.get_link_flags())"
+    told = subprocess.check_output(
+        [str(python), "-W", "ignore", "-c", flags], env=contenders.environment("stock")
+    )
+    flags = told.decode().split()
+    library = next(flag[2:] for flag in flags if flag.startswith("-L"))
+    program = Path(folder) / "bfc"
+    source = Path(__file__).resolve().parent / "speed/bfc.cc"
+    command = [
+        "g++",
+        "-O2",
+        "-std=c++11",
+        "-w",
+        str(source),
+        "-o",
+        str(program),
+        *flags,
+        "-pthread",
+    ]
+    subprocess.check_call([*command, "-Wl,-rpath," + library])
+    return program
+
+
+def replay_bfc(program, threads, rounds, events):
+    """As `replay`, with the lists of events, by trace."""
+    command = [str(program), str(threads), str(rounds)]
+    environment = contenders.environment("stock")
+    said = [subprocess.check_output(command, input=own, env=environment) for own in events]
+    return [float(line) for line in said]
+
+
+def events_of(program):
+    """What is replayed, as text, by trace."""
+    path = lambda trace: str(WORKSPACE / "testdata" / (trace + ".trace"))  # noqa: E731
+    return [subprocess.check_output([str(program), "events", "1", "1", path(t)]) for t in TRACES]
+
+
 def cases():
     """What is replayed: a name, the program's first argument, the preloaded allocator, and threads."""
     yield "planned", "planned", None, 1
@@ -49,6 +91,7 @@ def cases():
         yield "unplanned" + suffix, "unplanned", None, threads
         for peer in (None, *contenders.PRELOADS):
             yield (peer or "malloc") + suffix, "malloc", peer, threads
+        yield "bfc" + suffix, "bfc", None, threads
 
 
 def replay(program, kind, peer, threads, rounds):
@@ -60,18 +103,29 @@ def replay(program, kind, peer, threads, rounds):
     return [float(line.split()[-1]) for line in text.decode().splitlines()]
 
 
-def main():
-    """Takes turns, and keeps the least of each."""
-    arguments = parse_arguments()
-    contenders.install_preloads()
+def measure(arguments, bfc_folder):
+    """Takes turns; returns the least nanoseconds of each case by trace, and the times of the fixed loop."""
     program = build()
+    bfc, events = build_bfc(arguments.stock_python, bfc_folder), events_of(program)
     least, calibrations = {}, []
     for _ in range(arguments.runs):
         calibrations.append(ratios.calibration_seconds())
         for name, kind, peer, threads in cases():
-            found = replay(program, kind, peer, threads, arguments.rounds)
+            if kind == "bfc":
+                found = replay_bfc(bfc, threads, arguments.rounds, events)
+            else:
+                found = replay(program, kind, peer, threads, arguments.rounds)
             before = least.get(name, found)
             least[name] = [min(pair) for pair in zip(found, before)]
+    return least, calibrations
+
+
+def main():
+    """Prints a table of what was measured, and its means."""
+    arguments = parse_arguments()
+    contenders.install_preloads()
+    with tempfile.TemporaryDirectory() as folder:
+        least, calibrations = measure(arguments, folder)
     means = {name: ratios.geometric_mean(values) for name, values in least.items()}
     print("ns per pair" + "".join("%16s" % trace for trace in TRACES) + "%10s" % "mean")
     for name, values in least.items():

@@ -267,10 +267,11 @@ impl Arena {
         if size_bytes <= own.scratch_max_bytes {
             return Taken::Scratch;
         }
-        let ordinal = next_ordinal(&own.ordinal, step_tag);
         let slots = &self.plan.slots[own.first as usize..(own.first + own.count) as usize];
         let mut outcome = if slots.is_empty() { Taken::Unknown } else { Taken::Size };
-        // Worker threads of one op race for their ordinals, so a neighbour of the right size is as good as the own one.
+        // Worker threads of one op race for their ordinals, so a neighbour of the right size is as good as the own one; and a
+        // kernel with one slot has no neighbours.
+        let ordinal = if slots.len() > 1 { next_ordinal(&own.ordinal, step_tag) } else { 0 };
         let by_ordinal = || slots.binary_search_by_key(&ordinal, |slot| slot.key.ordinal).ok();
         let direct = slots.get(ordinal as usize).is_some_and(|slot| slot.key.ordinal == ordinal);
         let own_first = if direct { Some(ordinal as usize) } else { by_ordinal() };

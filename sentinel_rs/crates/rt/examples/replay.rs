@@ -1,6 +1,7 @@
 //! Replays the allocations of a recorded step, and prints the CPU nanoseconds that a pair of allocation and release takes:
 //! `replay planned|unplanned|malloc THREADS ROUNDS FILE...`. With `malloc` it is the C library's, or whose library is
-//! preloaded in its place. Each thread replays steps of its own; a plan is followed by one.
+//! preloaded in its place. Each thread replays steps of its own; a plan is followed by one. `replay events 1 1 FILE` prints
+//! what is replayed, for other programs: `a BUFFER BYTES` for an allocation, `f BUFFER` for a release.
 
 use rt::graph::GraphEdges;
 use rt::memory::Memory;
@@ -64,6 +65,17 @@ impl Replay {
             events,
             buffers: step.buffers.len(),
             pairs,
+        }
+    }
+}
+
+impl Replay {
+    fn print(&self) {
+        for event in self.events.iter().flatten() {
+            match *event {
+                Event::Alloc { buffer, bytes } => println!("a {buffer} {bytes}"),
+                Event::Free { buffer } => println!("f {buffer}"),
+            }
         }
     }
 }
@@ -176,11 +188,15 @@ fn in_threads(threads: u32, work: impl Fn() -> f64 + Sync) -> Result<f64, Box<dy
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kind, threads, rounds, files @ ..] = arguments.as_slice() else {
-        return Err("usage: replay planned|unplanned|malloc THREADS ROUNDS FILE...".into());
+        return Err("usage: replay planned|unplanned|malloc|events THREADS ROUNDS FILE...".into());
     };
     let (threads, rounds): (u32, u32) = (threads.parse()?, rounds.parse()?);
     for file in files {
         let replay = Replay::of(&trace::read(file)?);
+        if kind == "events" {
+            replay.print();
+            continue;
+        }
         let ns = match kind.as_str() {
             "planned" => planned(&replay, rounds)?,
             "unplanned" => {
@@ -190,7 +206,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 in_threads(threads, || replayed() - idle())?
             }
             "malloc" => in_threads(threads, || timed(rounds, || with_malloc(&replay)))?,
-            _ => return Err(format!("{kind}: accepted are planned, unplanned and malloc").into()),
+            _ => return Err(format!("{kind}: accepted are planned, unplanned, malloc and events").into()),
         };
         #[allow(clippy::cast_precision_loss)] // a count of allocations
         let pairs = replay.pairs as f64 * f64::from(rounds);
