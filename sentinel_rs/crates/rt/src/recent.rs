@@ -67,7 +67,8 @@ impl Recent {
         let len = len_bytes / GRAIN_BYTES;
         let own = busy::line();
         for part in 0..PARTS {
-            for slot in &self.parts[(own + part) % PARTS][bucket_of(len)].0 {
+            // The places are filled from the first one, so the last is the latest, and the likeliest to be in a cache.
+            for slot in self.parts[(own + part) % PARTS][bucket_of(len)].0.iter().rev() {
                 let word = slot.load(Ordering::Relaxed);
                 let matches = word != 0 && word & LEN_MASK == len;
                 if matches && slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -179,6 +180,14 @@ mod tests {
         assert_eq!(recent.take(LEN), Some(at(0)));
         assert_eq!(recent.take(LEN), None);
         assert_eq!(recent.offer(at(0)), Offered::Taken(LEN), "it lives again in between");
+    }
+
+    #[test]
+    fn the_latest_block_comes_first() {
+        let recent = Recent::new(&(BASE..BASE + (2 << 30)));
+        (0..2).for_each(|number| recent.born(at(number), LEN));
+        (0..2).for_each(|number| assert_eq!(recent.offer(at(number)), Offered::Taken(LEN)));
+        assert_eq!([recent.take(LEN), recent.take(LEN)], [Some(at(1)), Some(at(0))]);
     }
 
     #[test]
