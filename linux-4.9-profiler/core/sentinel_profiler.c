@@ -15,16 +15,15 @@
 
 struct sentinel_machine sentinel_machine;
 
-/* 4096 ranges can be searched in 12 steps; 16 GiB take 64 MiB of counts. */
-const struct sentinel_limits sentinel_limits = {
-	.address_end = TASK_SIZE_MAX,
+/* 4096 ranges can be searched in 12 steps; 16 GiB take 64 MiB of counts. The end of addresses is known when it runs. */
+struct sentinel_limits sentinel_limits = {
 	.ranges = 4096,
 	.pages = 4 << 20,
 };
 
 static const char * const mechanism_names[] = {
 	[SENTINEL_MECHANISM_NONE] = "none",
-	[SENTINEL_MECHANISM_RESERVED_BIT] = "reserved bit",
+	[SENTINEL_MECHANISM_RESERVED_BIT] = "reserved bit" SENTINEL_NAME_OF_BUILD,
 	[SENTINEL_MECHANISM_PROT_NONE] = "no present bit",
 };
 
@@ -39,7 +38,8 @@ static long give_info(void __user *argument)
 			       SENTINEL_NOT_SAME_SYSCALL |
 			       SENTINEL_NOT_BESIDE_SYSCALL |
 			       SENTINEL_NOT_TLB_HIT | SENTINEL_NOT_HUGETLB |
-			       SENTINEL_NOT_KERNEL_THREAD,
+			       SENTINEL_NOT_KERNEL_THREAD |
+			       SENTINEL_NOT_COUNTED_BY_BUILD,
 		.max_ranges = sentinel_limits.ranges,
 		.max_pages = sentinel_limits.pages,
 		.page_bytes = SENTINEL_PAGE_BYTES,
@@ -52,7 +52,7 @@ static long give_info(void __user *argument)
 				SENTINEL_FEATURE_TLB_MISS |
 				SENTINEL_FEATURE_EXACT_THREADS |
 				SENTINEL_FEATURE_ATTACH |
-				SENTINEL_FEATURE_PATCHED;
+				SENTINEL_FEATURES_OF_BUILD;
 	strscpy(info.mechanism_name, mechanism_names[info.mechanism],
 		sizeof(info.mechanism_name));
 	return copy_to_user(argument, &info, sizeof(info)) ? -EFAULT : 0;
@@ -257,6 +257,7 @@ static int __init sentinel_init(void)
 {
 	int error;
 
+	sentinel_limits.address_end = TASK_SIZE_MAX;
 	sentinel_machine.physical_bits = boot_cpu_data.x86_phys_bits;
 	sentinel_machine.encryption_mask = sentinel_encryption_mask();
 	/* A paravirtual Xen guest's page tables are the hypervisor's. */
@@ -269,12 +270,34 @@ static int __init sentinel_init(void)
 	}
 	if (sentinel_machine.mechanism == SENTINEL_MECHANISM_RESERVED_BIT)
 		sentinel_free_address_bit(sentinel_machine.bit);
+	error = sentinel_platform_init();
+	if (error)
+		return error;
 	error = sentinel_fault_init();
-	if (!error)
-		error = misc_register(&sentinel_device);
+	if (error)
+		goto leave_platform;
+	error = misc_register(&sentinel_device);
+	if (error)
+		goto leave_fault;
 	pr_info("sentinel: pages are marked by %s (bit %u, %u bit addresses)\n",
 		mechanism_names[sentinel_machine.mechanism],
 		sentinel_machine.bit, sentinel_machine.physical_bits);
+	return 0;
+leave_fault:
+	sentinel_fault_exit();
+leave_platform:
+	sentinel_platform_exit();
 	return error;
 }
 device_initcall(sentinel_init);
+
+#ifdef MODULE
+/* There is no session any more: each one holds the module. */
+static void __exit sentinel_exit(void)
+{
+	misc_deregister(&sentinel_device);
+	sentinel_platform_exit();
+	sentinel_fault_exit();
+}
+module_exit(sentinel_exit);
+#endif

@@ -7,6 +7,7 @@
  * table locks. While the session's lock is held an address space is put by
  * mmput_async(), because its end takes that lock.
  */
+#include <linux/module.h>
 #include <linux/pid.h>
 #include <linux/ptrace.h>
 #include <linux/rcupdate.h>
@@ -48,7 +49,7 @@ bool __sentinel_mm_profiled(struct mm_struct *mm)
 	bool profiled;
 
 	rcu_read_lock();
-	session = rcu_dereference(mm->sentinel);
+	session = sentinel_of_mm(mm);
 	profiled = session && sentinel_mode(session);
 	rcu_read_unlock();
 	return profiled;
@@ -70,6 +71,8 @@ struct sentinel_session *sentinel_session_new(void)
 	mutex_init(&session->lock);
 	init_waitqueue_head(&session->turn);
 	init_waitqueue_head(&session->idle);
+	/* The code may not go while there is a session, whoever has it. */
+	__module_get(THIS_MODULE);
 	atomic_long_inc(&sentinel_sessions);
 	return session;
 }
@@ -95,6 +98,7 @@ static void free_session(struct rcu_head *rcu)
 	put_pid(session->pid);
 	kfree(session);
 	atomic_long_dec(&sentinel_sessions);
+	module_put(THIS_MODULE);
 }
 
 static void release_session(struct kref *references)
@@ -133,6 +137,7 @@ static void stop_locked(struct sentinel_session *session, struct mm_struct *mm)
 	mmap_write_lock(mm);
 	WRITE_ONCE(session->mode, 0);
 	session->stale = true;
+	sentinel_disarm_mappings(session, mm);
 	mark_all(session, mm, false);
 	mmap_write_unlock(mm);
 }
@@ -162,7 +167,7 @@ void sentinel_session_close(struct sentinel_session *session)
 		if (session->mode)
 			stop_locked(session, mm);
 		session->mm = NULL;
-		RCU_INIT_POINTER(mm->sentinel, NULL);
+		sentinel_clear_mm(mm, session);
 		sentinel_session_put(session);
 	} else {
 		mm = NULL;
@@ -179,8 +184,7 @@ void sentinel_session_close(struct sentinel_session *session)
  */
 void sentinel_mm_exit(struct mm_struct *mm)
 {
-	struct sentinel_session *session =
-		rcu_dereference_protected(mm->sentinel, true);
+	struct sentinel_session *session = sentinel_of_mm(mm);
 
 	if (!session)
 		return;
@@ -190,7 +194,7 @@ void sentinel_mm_exit(struct mm_struct *mm)
 	session->stale = true;
 	session->mm = NULL;
 	session->ended = true;
-	RCU_INIT_POINTER(mm->sentinel, NULL);
+	sentinel_clear_mm(mm, session);
 	mutex_unlock(&session->lock);
 	sentinel_session_put(session);
 }
@@ -246,13 +250,13 @@ static int attach_mm(struct sentinel_session *session, struct mm_struct *mm,
 	int error = 0;
 
 	mutex_lock(&attach_lock);
-	if (rcu_access_pointer(mm->sentinel)) {
+	if (sentinel_of_mm(mm)) {
 		error = -EBUSY;
 	} else {
 		kref_get(&session->references);
 		session->mm = mm;
 		session->pid = get_task_pid(leader, PIDTYPE_PID);
-		rcu_assign_pointer(mm->sentinel, session);
+		sentinel_set_mm(mm, session);
 	}
 	mutex_unlock(&attach_lock);
 	return error;
@@ -384,12 +388,15 @@ static bool any_hugetlb(struct sentinel_session *session, struct mm_struct *mm)
 /* Every page is marked, or none. */
 static int mark_or_undo(struct sentinel_session *session, struct mm_struct *mm)
 {
-	int error = mark_all(session, mm, true);
+	int error;
 	u32 i;
 
+	sentinel_arm_mappings(session, mm);
+	error = mark_all(session, mm, true);
 	if (error) {
 		WRITE_ONCE(session->mode, 0);
 		session->stale = true;
+		sentinel_disarm_mappings(session, mm);
 		mark_all(session, mm, false);
 		return error;
 	}

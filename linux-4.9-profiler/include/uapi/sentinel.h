@@ -68,6 +68,7 @@
 #define SENTINEL_NOT_HUGETLB		(1ULL << 7)	/* to hugetlbfs pages; ranges that have some are refused */
 #define SENTINEL_NOT_BESIDE_STEP	(1ULL << 8)	/* by other threads while one thread's access to the page completes */
 #define SENTINEL_NOT_KERNEL_THREAD	(1ULL << 9)	/* second and later ones to a page by a kernel thread on the process' behalf */
+#define SENTINEL_NOT_LATE_SPECIAL	(1ULL << 10)	/* to pages that appear while profiling runs in device mappings and with MADV_WIPEONFORK */
 
 /**
  * struct sentinel_info - what this kernel can do (SENTINEL_IOC_INFO)
@@ -204,8 +205,9 @@ struct sentinel_reset {
  * @kernel_accesses: those of @reads and @writes that system calls did
  * @steps: instructions that were let through one at a time
  * @spurious: faults for which there was nothing left to do
- * @left_open: times that a page could not be watched again after an access and
- *	so may miss counts; 0 for a count that is complete
+ * @left_open: times that a page could not be watched again after an access, or
+ *	came into a range unwatched, and so may miss counts; 0 for a count that is
+ *	complete
  */
 struct sentinel_status {
 	__u32 mode;
