@@ -192,7 +192,7 @@ extern atomic_long_t sentinel_tasks;
 
 #define SENTINEL_FEATURES_OF_BUILD	0
 #define SENTINEL_NAME_OF_BUILD		" (module)"
-#define SENTINEL_NOT_COUNTED_BY_BUILD	SENTINEL_NOT_LATE_SPECIAL
+#define SENTINEL_NOT_COUNTED_BY_BUILD	SENTINEL_NOT_LATE_DEVICE
 
 int sentinel_platform_init(void);
 void sentinel_platform_exit(void);

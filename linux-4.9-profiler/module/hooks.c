@@ -36,6 +36,7 @@ enum {
 	HUGE_CHECK,
 	HUGE_MAP,
 	COPY_MAPPING,
+	SPLIT,
 	COPY_PAGES,
 	MOVE_PAGES,
 	MERGE,
@@ -200,9 +201,46 @@ static void on_huge_map(struct pt_regs *call)
 		go_to(call, fall_back);
 }
 
+static struct vm_area_struct *copy_mapping(struct vm_area_struct *vma)
+{
+	struct vm_area_struct *copy = ORIGINAL(
+		COPY_MAPPING, struct vm_area_struct *(*)(struct vm_area_struct *))(vma);
+
+	if (copy)
+		sentinel_disarm_copy(copy);
+	module_put(THIS_MODULE);
+	return copy;
+}
+
+/* Of others, copy_page_range() or split_mapping() hears afterwards; these may be a child's and have no pages to copy. */
 static void on_copy_mapping(struct pt_regs *call)
 {
-	sentinel_before_copy((struct vm_area_struct *)call->di);
+	struct vm_area_struct *vma = (struct vm_area_struct *)call->di;
+
+	if (vma->vm_flags & VM_WIPEONFORK && sentinel_is_armed(vma))
+		divert(call, copy_mapping);
+}
+
+typedef int (*splitter)(struct mm_struct *mm, struct vm_area_struct *vma,
+			unsigned long address, int new_below);
+
+static int split_mapping(struct mm_struct *mm, struct vm_area_struct *vma,
+			 unsigned long address, int new_below)
+{
+	int error = ORIGINAL(SPLIT, splitter)(mm, vma, address, new_below);
+
+	if (!error) {
+		sentinel_arm_mapping(find_vma(mm, address - 1));
+		sentinel_arm_mapping(find_vma(mm, address));
+	}
+	module_put(THIS_MODULE);
+	return error;
+}
+
+static void on_split(struct pt_regs *call)
+{
+	if (sentinel_mm_profiled((struct mm_struct *)call->di))
+		divert(call, split_mapping);
 }
 
 static int copy_pages(struct vm_area_struct *copy, struct vm_area_struct *vma)
@@ -315,6 +353,7 @@ static struct hook hooks[] = {
 	[HUGE_CHECK] = { "hugepage_vma_check", on_huge_check },
 	[HUGE_MAP] = { "do_set_pmd", on_huge_map },
 	[COPY_MAPPING] = { "vm_area_dup", on_copy_mapping },
+	[SPLIT] = { "__split_vma", on_split },
 	[COPY_PAGES] = { "copy_page_range", on_copy_pages },
 	[MOVE_PAGES] = { "move_page_tables", on_move_pages },
 	[MERGE] = { "vma_merge", on_merge },

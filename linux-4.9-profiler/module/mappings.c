@@ -21,8 +21,8 @@
 
 #include "module.h"
 
-/* Device memory is not looked at by the core either; MADV_WIPEONFORK would hand the mark on to a child, unseen. */
-#define NEVER_ARMED (VM_IO | VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB | VM_WIPEONFORK)
+/* What drivers map has a protection of their own making. */
+#define NEVER_ARMED (VM_IO | VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)
 
 /**
  * sentinel_is_armed() - whether new entries of a mapping have the mark
@@ -152,18 +152,8 @@ void sentinel_disarm_mappings(struct sentinel_session *session,
 }
 
 /**
- * sentinel_before_copy() - before a mapping is copied for a child, or split
- * @vma: the mapping, with mmap_lock held for writing
- */
-void sentinel_before_copy(struct vm_area_struct *vma)
-{
-	if (sentinel_is_armed(vma) && vma->vm_flags & VM_WIPEONFORK)
-		disarm(vma);
-}
-
-/**
- * sentinel_disarm_copy() - a child's mapping, before it gets entries
- * @vma: the mapping, with the child's mmap_lock held for writing
+ * sentinel_disarm_copy() - a copy of a mapping, before it gets entries
+ * @vma: the copy, which nobody else can see or whose mmap_lock is held for writing
  */
 void sentinel_disarm_copy(struct vm_area_struct *vma)
 {

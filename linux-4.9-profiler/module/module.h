@@ -34,7 +34,6 @@ void sentinel_frames_forget(void);
 /* mappings.c */
 bool sentinel_is_armed(const struct vm_area_struct *vma);
 void sentinel_arm_mapping(struct vm_area_struct *vma);
-void sentinel_before_copy(struct vm_area_struct *vma);
 void sentinel_disarm_copy(struct vm_area_struct *vma);
 void sentinel_unmark_copy(struct vm_area_struct *vma);
 void sentinel_pages_moved(struct vm_area_struct *vma, unsigned long start,

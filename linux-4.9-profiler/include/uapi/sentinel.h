@@ -68,7 +68,7 @@
 #define SENTINEL_NOT_HUGETLB		(1ULL << 7)	/* to hugetlbfs pages; ranges that have some are refused */
 #define SENTINEL_NOT_BESIDE_STEP	(1ULL << 8)	/* by other threads while one thread's access to the page completes */
 #define SENTINEL_NOT_KERNEL_THREAD	(1ULL << 9)	/* second and later ones to a page by a kernel thread on the process' behalf */
-#define SENTINEL_NOT_LATE_SPECIAL	(1ULL << 10)	/* to pages that appear while profiling runs in device mappings and with MADV_WIPEONFORK */
+#define SENTINEL_NOT_LATE_DEVICE	(1ULL << 10)	/* to pages of device mappings that appear while profiling runs */
 
 /**
  * struct sentinel_info - what this kernel can do (SENTINEL_IOC_INFO)

@@ -1,0 +1,50 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# Inside a guest with Debian's kernel: loads the module, runs the tests, and sees how it goes.
+# Arguments: the module, the kernel's module with RAM disks, then those of run.sh; or the module and "refuse" where it must not load.
+# What does not go as it should is a line "Bail out!".
+set -u
+module=$1 brd=$2
+
+bail() {
+    echo "Bail out! $1"
+    dmesg
+    exit 1
+}
+
+if [ "$brd" = refuse ]; then
+    insmod "$module" 2>/dev/null && bail "the module loads where it cannot work"
+    [ -e /dev/sentinel ] && bail "a device is left"
+    dmesg | grep "sentinel: not loaded: bit 51" || bail "the kernel does not say why the module is not loaded"
+    exit 0
+fi
+shift 2
+programs=$1
+insmod "$brd" || bail "there are no RAM disks"
+insmod "$module" || bail "the module cannot be loaded"
+sh "$(dirname "$0")/run.sh" "$@"
+status=$?
+
+# In use it stays; otherwise it goes, whoever is left of those that had to do with it.
+exec 3<>/dev/sentinel
+rmmod sentinel_profiler 2>/dev/null && bail "the module goes while a file is open"
+exec 3>&-
+mkfifo /tmp/survivors
+"$programs/survivors" >/tmp/survivors &
+survivors=$!
+read -r ready </tmp/survivors
+[ "$ready" = ready ] || bail "no survivors"
+# Sessions are freed by RCU.
+for try in 1 2 3 4 5; do
+    rmmod sentinel_profiler 2>/dev/null && break
+    sleep 1
+done
+[ -e /sys/module/sentinel_profiler ] && bail "the module does not go"
+kill -USR1 "$survivors"
+wait "$survivors" || bail "survivors ended with $?"
+insmod "$module" || bail "the module cannot be loaded again"
+"$programs/guest_tests" exact >/tmp/again || bail "after loading again: $(grep '^not ok' /tmp/again)"
+rmmod sentinel_profiler || bail "the module does not go again"
+echo "# the module went twice, and $(grep -c '^ok' /tmp/again) tests passed between"
+dmesg
+exit "$status"
