@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # Inside a guest with Debian's kernel: loads the module, runs the tests, and sees how it goes.
-# Arguments: the module, the kernel's module with RAM disks, then those of run.sh; or the module and "refuse" where it must not load.
+# Arguments: the module, the kernel's module with RAM disks, then those of run.sh.
 # What does not go as it should is a line "Bail out!".
 set -u
 module=$1 brd=$2
@@ -12,10 +12,12 @@ bail() {
     exit 1
 }
 
-if [ "$brd" = refuse ]; then
+# Without a free address bit it must say so and leave nothing behind.
+if grep -q "address sizes.*: 52 bits physical" /proc/cpuinfo; then
     insmod "$module" 2>/dev/null && bail "the module loads where it cannot work"
-    [ -e /dev/sentinel ] && bail "a device is left"
+    [ -e /sys/module/sentinel_profiler ] || [ -e /dev/sentinel ] && bail "something is left of it"
     dmesg | grep "sentinel: not loaded: bit 51" || bail "the kernel does not say why the module is not loaded"
+    printf 'ok 1 - the module says why it is not loaded\n1..1\nheld sessions 0\nheld pages 0\n'
     exit 0
 fi
 shift 2
