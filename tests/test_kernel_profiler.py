@@ -72,6 +72,23 @@ def test_fuzzers_must_have_run_and_seen_nothing_of_others(kernels):
     assert kernels.judge(GOOD + fuzzed.replace("foreign 0", "foreign 3"), "", 0, True)[3]
 
 
+def test_a_test_that_is_skipped_under_the_module_is_seen(kernels):
+    assert kernels.SKIPPED.findall(GOOD) == []
+    skipped = GOOD.replace("ok 2 - b", "ok 2 - b # SKIP this kernel has none")
+    assert kernels.SKIPPED.findall(skipped) == ["ok 2 - b # SKIP this kernel has none"]
+
+
+def test_the_module_is_made_of_the_core_and_not_of_copies():
+    module = PROFILER / "module"
+    names = {path.name for path in (PROFILER / "core").glob("*.c")}
+    assert not names & {path.name for path in module.glob("*.c")}
+    kbuild = (module / "Kbuild").read_text()
+    (cores,) = [
+        line.split(":=")[1].split() for line in kbuild.splitlines() if line.startswith("core :=")
+    ]
+    assert names == {"sentinel_%s.c" % core for core in cores}
+
+
 def test_guest(kernels):
     reason = kernels.why_impossible()
     if reason:

@@ -191,7 +191,6 @@ extern atomic_long_t sentinel_tasks;
 #ifdef MODULE
 
 #define SENTINEL_FEATURES_OF_BUILD	0
-#define SENTINEL_NAME_OF_BUILD		" (module)"
 #define SENTINEL_NOT_COUNTED_BY_BUILD	SENTINEL_NOT_LATE_DEVICE
 
 int sentinel_platform_init(void);
@@ -210,7 +209,6 @@ void sentinel_disarm_mappings(struct sentinel_session *session,
 #else
 
 #define SENTINEL_FEATURES_OF_BUILD	SENTINEL_FEATURE_PATCHED
-#define SENTINEL_NAME_OF_BUILD		""
 #define SENTINEL_NOT_COUNTED_BY_BUILD	0
 
 static inline int sentinel_platform_init(void)

@@ -23,7 +23,7 @@ struct sentinel_limits sentinel_limits = {
 
 static const char * const mechanism_names[] = {
 	[SENTINEL_MECHANISM_NONE] = "none",
-	[SENTINEL_MECHANISM_RESERVED_BIT] = "reserved bit" SENTINEL_NAME_OF_BUILD,
+	[SENTINEL_MECHANISM_RESERVED_BIT] = "reserved bit",
 	[SENTINEL_MECHANISM_PROT_NONE] = "no present bit",
 };
 

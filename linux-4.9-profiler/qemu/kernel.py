@@ -149,7 +149,7 @@ def cpio(entries):
 
 
 def main():
-    """Prints the folder of one unpacked package, or the stock kernel's package: kernel.py unpack PACKAGE|stock CACHE."""
+    """Prints one package's folder or the stock kernel's package: kernel.py unpack PACKAGE CACHE, kernel.py stock."""
     try:
         if sys.argv[1] == "stock":
             print(stock_kernel_package())

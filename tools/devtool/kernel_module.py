@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import venvs
 from util import ROOT, Stop, key_of, run_logged, say
@@ -28,7 +29,8 @@ def build():
     release = _release()
     packages = _packages(release)
     files = [file for folder in SOURCES for file in _sources(folder)]
-    key = key_of([package.name for package in packages], *files)[:16]
+    names = [str(file.relative_to(PROFILER)) for file in files]
+    key = key_of([package.name for package in packages], names, *files)[:16]
     kernels = venvs.cache_home() / "kernels"
     module = kernels / ("sentinel_profiler-%s-%s.ko" % (release, key))
     kernels.mkdir(parents=True, exist_ok=True)
@@ -42,7 +44,7 @@ def build():
 
 def ram_disks():
     """Path of the stock kernel's own module for RAM disks, to which the tests swap."""
-    package = _kernel_py("unpack", "linux-image-%s" % _release())
+    package = _unpacked("linux-image-%s" % _release())
     found = sorted(package.glob("lib/modules/*/kernel/drivers/block/brd.ko"))
     if len(found) != 1:
         raise Stop("%s holds %d modules brd.ko; one is expected" % (package, len(found)))
@@ -50,17 +52,22 @@ def ram_disks():
 
 
 def _kernel_py(*arguments):
-    """Runs a command of the guest's tools that prints a path."""
-    command = [sys.executable, HARNESS / "kernel.py", *arguments, venvs.cache_home() / "qemu"]
+    """Runs a command of the guest's tools and returns the line that it prints."""
+    command = [sys.executable, HARNESS / "kernel.py", *arguments]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
         raise Stop(done.stderr.strip().splitlines()[-1])
-    return type(ROOT)(done.stdout.strip())
+    return done.stdout.strip()
+
+
+def _unpacked(package):
+    """Folder of a package's files."""
+    return Path(_kernel_py("unpack", package, venvs.cache_home() / "qemu"))
 
 
 def _release():
-    """The stock kernel's release, as 6.1.0-49-amd64."""
-    return str(_kernel_py("stock"))[len("linux-image-") :]
+    """The stock kernel's release, as 6.1.0-56-amd64."""
+    return _kernel_py("stock")[len("linux-image-") :]
 
 
 def _packages(release):
@@ -68,7 +75,7 @@ def _packages(release):
     flavour = re.sub(r"-amd64$", "", release)
     version = ".".join(release.split(".")[:2])
     names = ["linux-headers-" + release, "linux-headers-%s-common" % flavour]
-    return [_kernel_py("unpack", name) for name in names + ["linux-kbuild-" + version]]
+    return [_unpacked(name) for name in names + ["linux-kbuild-" + version]]
 
 
 def _sources(folder):
@@ -78,7 +85,8 @@ def _sources(folder):
     return [
         path
         for path in files
-        if (path.suffix in kinds and not path.name.endswith(".mod.c")) or path.name in ("Kbuild", "Makefile")
+        if (path.suffix in kinds and not path.name.endswith(".mod.c"))
+        or path.name in ("Kbuild", "Makefile")
     ]
 
 
@@ -91,7 +99,7 @@ def _headers(release, packages, kernels):
     for old in kernels.glob("headers-*"):
         shutil.rmtree(str(old))
     # Whole or not at all: this may be stopped at any time.
-    new = type(root)(str(root) + ".new")
+    new = Path(str(root) + ".new")
     for package in packages:
         run_logged("module-headers", ["cp", "-a", "%s/." % package, new])
     common = "linux-headers-%s-common" % re.sub(r"-amd64$", "", release)
