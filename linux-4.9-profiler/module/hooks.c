@@ -31,7 +31,7 @@ enum {
 	BAD_TABLE,
 	NO_AREA,
 	NO_RIGHT,
-	NEW_MAPPING,
+	PAGE_PROT,
 	PROTECTION,
 	HUGE_CHECK,
 	HUGE_MAP,
@@ -160,9 +160,19 @@ static void on_mm_fault(struct pt_regs *call)
 
 /* Mappings */
 
-static void on_new_mapping(struct pt_regs *call)
+static void set_page_prot(struct vm_area_struct *vma)
 {
-	sentinel_arm_mapping((struct vm_area_struct *)call->di);
+	ORIGINAL(PAGE_PROT, void (*)(struct vm_area_struct *))(vma);
+	sentinel_arm_mapping(vma);
+	module_put(THIS_MODULE);
+}
+
+static void on_page_prot(struct pt_regs *call)
+{
+	struct vm_area_struct *vma = (struct vm_area_struct *)call->di;
+
+	if (vma->vm_mm && sentinel_mm_profiled(vma->vm_mm))
+		divert(call, set_page_prot);
 }
 
 static void on_protection(struct pt_regs *call)
@@ -348,7 +358,7 @@ static struct hook hooks[] = {
 	[BAD_TABLE] = { "pgtable_bad", on_bad_table },
 	[NO_AREA] = { "bad_area_nosemaphore", on_no_area },
 	[NO_RIGHT] = { "bad_area_access_error", on_no_right },
-	[NEW_MAPPING] = { "perf_event_mmap", on_new_mapping },
+	[PAGE_PROT] = { "vma_set_page_prot", on_page_prot },
 	[PROTECTION] = { "change_protection", on_protection },
 	[HUGE_CHECK] = { "hugepage_vma_check", on_huge_check },
 	[HUGE_MAP] = { "do_set_pmd", on_huge_map },
