@@ -29,6 +29,7 @@ struct sentinel_machine {
 };
 
 extern struct sentinel_machine sentinel_machine;
+extern struct sentinel_limits sentinel_limits;
 
 #ifdef MODULE
 /**
@@ -55,7 +56,6 @@ struct sentinel_armed {
 	unsigned long end;
 };
 #endif
-extern struct sentinel_limits sentinel_limits;
 
 /**
  * struct sentinel_session - one process that is being profiled

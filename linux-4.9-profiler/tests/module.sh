@@ -24,6 +24,8 @@ shift 2
 programs=$1
 insmod "$brd" || bail "there are no RAM disks"
 insmod "$module" || bail "the module cannot be loaded"
+# Tests that say on which node pages are cannot have the kernel move them as well.
+echo 0 >/proc/sys/kernel/numa_balancing
 sh "$(dirname "$0")/run.sh" "$@"
 status=$?
 
@@ -45,6 +47,7 @@ done
 kill -USR1 "$survivors"
 wait "$survivors" || bail "survivors ended with $?"
 insmod "$module" || bail "the module cannot be loaded again"
+echo 1 >/proc/sys/kernel/numa_balancing
 # It lives by the function tracer: that cannot be switched off, and may trace the same functions.
 echo 0 2>/dev/null >/proc/sys/kernel/ftrace_enabled && bail "the tracer can be switched off"
 mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
@@ -52,12 +55,12 @@ cd /sys/kernel/tracing || bail "there is no tracer"
 printf '%s\n' exit_to_user_mode_prepare pgtable_bad handle_mm_fault >set_ftrace_filter
 echo 64 >buffer_size_kb
 echo function >current_tracer
-"$programs/guest_tests" exact >/tmp/again || bail "after loading again: $(grep '^not ok' /tmp/again)"
+"$programs/guest_tests" exact threads >/tmp/again || bail "after loading again: $(grep '^not ok' /tmp/again)"
 echo 0 >tracing_on
 traced=$(grep -c 'pgtable_bad <-' trace)
 [ "$traced" -gt 0 ] || bail "nothing was traced"
 echo nop >current_tracer
 rmmod sentinel_profiler || bail "the module does not go again"
-echo "# the module went twice; $(grep -c '^ok' /tmp/again) tests passed between, with the same functions traced"
+echo "# the module went twice; $(grep -c '^ok' /tmp/again) tests passed between, under NUMA balancing and with the same functions traced"
 dmesg
 exit "$status"
