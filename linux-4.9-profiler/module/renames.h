@@ -17,10 +17,11 @@
 
 #ifndef __ASSEMBLY__
 struct mm_struct;
-/* Hidden from modules by asm/tlbflush.h; the others are declared where they always are. */
+/* Both are hidden from modules by asm/tlbflush.h; the others are declared where they always are. */
 void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start,
 			unsigned long end, unsigned int stride_shift,
 			_Bool freed_tables);
+#define flush_tlb_mm(mm) flush_tlb_mm_range(mm, 0, TLB_FLUSH_ALL, 0, true)
 #endif
 
 #endif /* _SENTINEL_RENAMES_H */
