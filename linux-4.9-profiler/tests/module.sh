@@ -23,6 +23,10 @@ fi
 shift 2
 programs=$1
 insmod "$brd" || bail "there are no RAM disks"
+echo 0 >/proc/sys/kernel/ftrace_enabled
+insmod "$module" 2>/dev/null && bail "the module loads without the tracer by which it lives"
+dmesg | grep -q "sentinel: not loaded: the function tracer refuses" || bail "the kernel does not say that the tracer is off"
+echo 1 >/proc/sys/kernel/ftrace_enabled
 insmod "$module" || bail "the module cannot be loaded"
 # Tests that say on which node pages are cannot have the kernel move them as well.
 echo 0 >/proc/sys/kernel/numa_balancing
