@@ -143,6 +143,8 @@ int sentinel_add_range(struct sentinel_session *session, struct mm_struct *mm,
 int sentinel_start(struct sentinel_session *session, struct mm_struct *mm,
 		   u32 mode);
 int sentinel_stop(struct sentinel_session *session, struct mm_struct *mm);
+int sentinel_forget_translations(struct sentinel_session *session,
+				 struct mm_struct *mm);
 int sentinel_reset(struct sentinel_session *session, bool ranges);
 u32 sentinel_mode(const struct sentinel_session *session);
 extern atomic_long_t sentinel_sessions;

@@ -52,7 +52,8 @@ static long give_info(void __user *argument)
 				SENTINEL_FEATURE_TLB_MISS |
 				SENTINEL_FEATURE_EXACT_THREADS |
 				SENTINEL_FEATURE_ATTACH |
-				SENTINEL_FEATURE_PATCHED;
+				SENTINEL_FEATURE_PATCHED |
+				SENTINEL_FEATURE_FLUSH;
 	strscpy(info.mechanism_name, mechanism_names[info.mechanism],
 		sizeof(info.mechanism_name));
 	return copy_to_user(argument, &info, sizeof(info)) ? -EFAULT : 0;
@@ -162,6 +163,8 @@ static long call(struct sentinel_session *session, struct mm_struct *mm,
 		return read_counts(session, argument);
 	case SENTINEL_IOC_RESET:
 		return reset(session, argument);
+	case SENTINEL_IOC_FLUSH:
+		return sentinel_forget_translations(session, mm);
 	case SENTINEL_IOC_STATUS:
 		return give_status(session, argument);
 	default:

@@ -449,6 +449,25 @@ int sentinel_stop(struct sentinel_session *session, struct mm_struct *mm)
 }
 
 /**
+ * sentinel_forget_translations() - has the next access to each page miss the TLB
+ * @session: locked
+ * @mm: its address space
+ *
+ * All of the process' translations go: ranges are gigabytes, for which the
+ * kernel does the same.
+ *
+ * Return: 0, or -EINVAL when nothing runs.
+ */
+int sentinel_forget_translations(struct sentinel_session *session,
+				 struct mm_struct *mm)
+{
+	if (!session->mode)
+		return -EINVAL;
+	flush_tlb_mm(mm);
+	return 0;
+}
+
+/**
  * sentinel_reset() - sets counts to 0
  * @session: locked
  * @ranges: forget the ranges too
