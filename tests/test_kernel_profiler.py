@@ -77,6 +77,15 @@ def test_fuzzers_must_have_run_and_seen_nothing_of_others(kernels):
     assert kernels.judge(GOOD + fuzzed.replace("foreign 0", "foreign 3"), "", 0, True, False)[3]
 
 
+def test_the_training_that_is_profiled_in_the_guest_trains(start, stock_python, tmp_path):
+    """In the guest it runs only with --full, so what breaks it is to be seen here."""
+    losses = tmp_path / "losses"
+    scenario = ROOT / "tests/scenarios/page_counts.py"
+    finished = start(stock_python, scenario, "stock", "--losses", losses).wait()
+    assert finished.code == 0, finished.err
+    assert len(losses.read_text().split()) == 9
+
+
 def test_guest(kernels):
     reason = kernels.why_impossible()
     if reason:
