@@ -168,7 +168,7 @@ fn operations_begin_with_empty_tlbs_where_only_misses_count_and_the_kernel_can()
     for (mode, info, flushes) in cases {
         let fake = Arc::new(Fake::default());
         let profiler = PageProfiler::new(Arc::clone(&fake) as Arc<dyn PageCalls>, mode, &info);
-        let mut counting = profiler.begin(vec![0x10000..0x20000]).unwrap();
+        let mut counting = profiler.begin(vec![0x10000..0x20000, 0x40000..0x50000]).unwrap();
         counting.op_begins();
         assert_eq!(fake.state().calls.iter().filter(|call| *call == "flush").count(), flushes, "{mode:?}");
         fake.state().refused = Some("flush");
