@@ -54,9 +54,9 @@ FULL = (
     ("6.1", "max", True, 20000, 200, ()),
 )
 SHORT_49 = (("4.9", "max", False, 10000, 100, ()),)
+FULL_49 = (("4.9", "max", False, 50000, 10000, ()), ("4.9", "max,phys-bits=52", False, 0, 1000, ()))
 # Boots of each of the two kernels that are compared.
 COST_BOOTS = 10
-FULL_49 = (("4.9", "max", False, 50000, 10000, ()), ("4.9", "max,phys-bits=52", False, 0, 1000, ()))
 
 
 def run(arguments):
