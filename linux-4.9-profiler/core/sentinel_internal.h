@@ -61,10 +61,10 @@ struct sentinel_armed {
  * struct sentinel_session - one process that is being profiled
  * @references: the open file, the address space, and tasks with pending accesses
  * @rcu: for freeing when no hook can be looking any more
- * @lock: one call at a time; protects @mm, @pid, @table and changes of @mode
+ * @lock: one call at a time; protects @mm, @table and changes of @mode
  * @mm: the address space, NULL before it is known and after it has ended
  * @ended: the address space has ended
- * @pid: its process, for asking whether a caller may ptrace it
+ * @pid: its process, for asking whether a caller may ptrace it; set once, with @lock held
  * @table: the ranges; they change only when @mode is 0 and no hook can still look
  * @stale: a hook may still be looking at @table after a STOP
  * @mode: SENTINEL_MODE_* or 0; hooks read it without a lock
@@ -174,13 +174,17 @@ void sentinel_fault_exit(void);
 struct sentinel_session *sentinel_session_new(void);
 void sentinel_session_put(struct sentinel_session *session);
 void sentinel_session_close(struct sentinel_session *session);
-struct mm_struct *sentinel_enter(struct sentinel_session *session);
+struct mm_struct *sentinel_reach(struct sentinel_session *session);
+int sentinel_enter(struct sentinel_session *session, struct mm_struct *reached);
+bool sentinel_has_process(struct sentinel_session *session);
 int sentinel_attach(struct sentinel_session *session, pid_t pid);
 int sentinel_add_range(struct sentinel_session *session, struct mm_struct *mm,
 		       u64 start, u64 bytes);
 int sentinel_start(struct sentinel_session *session, struct mm_struct *mm,
 		   u32 mode);
 int sentinel_stop(struct sentinel_session *session, struct mm_struct *mm);
+int sentinel_forget_translations(struct sentinel_session *session,
+				 struct mm_struct *mm);
 int sentinel_reset(struct sentinel_session *session, bool ranges);
 u32 sentinel_mode(const struct sentinel_session *session);
 extern atomic_long_t sentinel_sessions;

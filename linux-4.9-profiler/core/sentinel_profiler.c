@@ -52,6 +52,7 @@ static long give_info(void __user *argument)
 				SENTINEL_FEATURE_TLB_MISS |
 				SENTINEL_FEATURE_EXACT_THREADS |
 				SENTINEL_FEATURE_ATTACH |
+				SENTINEL_FEATURE_FLUSH |
 				SENTINEL_FEATURES_OF_BUILD;
 	strscpy(info.mechanism_name, mechanism_names[info.mechanism],
 		sizeof(info.mechanism_name));
@@ -67,6 +68,18 @@ static long attach(struct sentinel_session *session, void __user *argument)
 	if (attach.flags)
 		return -EINVAL;
 	return sentinel_attach(session, attach.pid);
+}
+
+/* The first range takes the caller's own process. */
+static long take_own(struct sentinel_session *session)
+{
+	int error;
+
+	if (sentinel_has_process(session))
+		return 0;
+	error = sentinel_attach(session, 0);
+	/* Another thread may have been first, with this file. */
+	return sentinel_has_process(session) ? 0 : error;
 }
 
 static long take_range(struct sentinel_session *session, struct mm_struct *mm,
@@ -162,6 +175,8 @@ static long call(struct sentinel_session *session, struct mm_struct *mm,
 		return read_counts(session, argument);
 	case SENTINEL_IOC_RESET:
 		return reset(session, argument);
+	case SENTINEL_IOC_FLUSH:
+		return sentinel_forget_translations(session, mm);
 	case SENTINEL_IOC_STATUS:
 		return give_status(session, argument);
 	default:
@@ -174,8 +189,8 @@ static long sentinel_ioctl(struct file *file, unsigned int command,
 {
 	struct sentinel_session *session = file->private_data;
 	void __user *argument = (void __user *)value;
-	struct mm_struct *mm = NULL;
-	long result = 0;
+	struct mm_struct *mm;
+	long result;
 
 	if (command == SENTINEL_IOC_INFO)
 		return give_info(argument);
@@ -183,28 +198,23 @@ static long sentinel_ioctl(struct file *file, unsigned int command,
 		return -ENOTTY;
 	if (sentinel_machine.mechanism == SENTINEL_MECHANISM_NONE)
 		return -ENODEV;
-	if (mutex_lock_killable(&session->lock))
-		return -EINTR;
-	if (command == SENTINEL_IOC_ATTACH) {
-		result = attach(session, argument);
-		goto unlock;
+	if (command == SENTINEL_IOC_ATTACH)
+		return attach(session, argument);
+	if (command == SENTINEL_IOC_ADD_RANGE) {
+		result = take_own(session);
+		if (result)
+			return result;
 	}
-	/* The first range takes the caller's own process. */
-	if (command == SENTINEL_IOC_ADD_RANGE && !session->mm)
-		result = sentinel_attach(session, 0);
-	if (result)
-		goto unlock;
-	mm = sentinel_enter(session);
-	if (IS_ERR(mm)) {
-		result = PTR_ERR(mm);
-		mm = NULL;
-		goto unlock;
+	mm = sentinel_reach(session);
+	result = mutex_lock_killable(&session->lock);
+	if (!result) {
+		result = sentinel_enter(session, mm);
+		if (!result)
+			result = call(session, mm, command, argument);
+		mutex_unlock(&session->lock);
 	}
-	result = call(session, mm, command, argument);
-unlock:
-	mutex_unlock(&session->lock);
 	/* Its end takes the session's lock. */
-	if (mm)
+	if (!IS_ERR_OR_NULL(mm))
 		mmput(mm);
 	return result;
 }

@@ -80,6 +80,11 @@ void reset(int fd)
 	must(!ioctl(fd, SENTINEL_IOC_RESET, &reset), "RESET");
 }
 
+void flush(int fd)
+{
+	must(!ioctl(fd, SENTINEL_IOC_FLUSH), "FLUSH");
+}
+
 struct sentinel_count sum_of(int fd, void *start, size_t pages)
 {
 	struct sentinel_count *counts = calloc(pages, sizeof(*counts)), sum = { 0 };

@@ -41,6 +41,8 @@ int profile(void *start, size_t pages);
 void start(int fd, uint32_t mode);
 void stop(int fd);
 void reset(int fd);
+/* The next access to each page misses the TLB. */
+void flush(int fd);
 /* Reads and writes of one page. */
 struct sentinel_count count_of(int fd, void *page);
 /* Sum over pages. */
