@@ -37,7 +37,10 @@ def test_pure_logic_under_the_sanitizers(tmp_path):
 
 
 def test_a_good_guest_is_good(kernels):
-    assert kernels.judge(GOOD, "", 0, False) == (0, 0, 0, [])
+    assert kernels.judge(GOOD, "", 0, False, False) == (0, 0, 0, [])
+    searched = GOOD + "searched for leaks\n"
+    assert kernels.judge(searched, "", 0, False, True) == (0, 0, 0, [])
+    assert kernels.judge(GOOD, "", 0, False, True)[3]
 
 
 @pytest.mark.parametrize(
@@ -50,10 +53,12 @@ def test_a_good_guest_is_good(kernels):
         (GOOD.replace("held pages 0\n", ""), ""),
         (GOOD, "[   1.0] BUG: Bad page map in process x"),
         (GOOD + "[   1.0] WARNING: possible circular locking dependency", ""),
+        (GOOD + "unreferenced object 0xffff888004d0d0c0 (size 96):", ""),
+        (GOOD, "[   9.0] INFO: task guest_tests:66 blocked for more than 120 seconds."),
     ],
 )
 def test_what_is_wrong_with_a_guest_is_seen(kernels, out, console):
-    assert kernels.judge(out, console, 0, False)[3]
+    assert kernels.judge(out, console, 0, False, False)[3]
 
 
 def test_a_later_configuration_counts(kernels):
@@ -67,9 +72,35 @@ def test_a_later_configuration_counts(kernels):
 
 def test_fuzzers_must_have_run_and_seen_nothing_of_others(kernels):
     fuzzed = "fuzzed 500 foreign 0\nfuzzed 600 foreign 0\n"
-    assert kernels.judge(GOOD + fuzzed, "", 0, True) == (0, 1100, 0, [])
-    assert kernels.judge(GOOD, "", 0, True)[3]
-    assert kernels.judge(GOOD + fuzzed.replace("foreign 0", "foreign 3"), "", 0, True)[3]
+    assert kernels.judge(GOOD + fuzzed, "", 0, True, False) == (0, 1100, 0, [])
+    assert kernels.judge(GOOD, "", 0, True, False)[3]
+    assert kernels.judge(GOOD + fuzzed.replace("foreign 0", "foreign 3"), "", 0, True, False)[3]
+
+
+def test_the_training_that_is_profiled_in_the_guest_trains(start, stock_python, tmp_path):
+    """In the guest it runs only with --full, so what breaks it is to be seen here."""
+    losses = tmp_path / "losses"
+    scenario = ROOT / "tests/scenarios/page_counts.py"
+    finished = start(stock_python, scenario, "stock", "--losses", losses).wait()
+    assert finished.code == 0, finished.err
+    assert len(losses.read_text().split()) == 9
+
+
+def test_a_test_that_is_skipped_under_the_module_is_seen(kernels):
+    assert kernels.SKIPPED.findall(GOOD) == []
+    skipped = GOOD.replace("ok 2 - b", "ok 2 - b # SKIP this kernel has none")
+    assert kernels.SKIPPED.findall(skipped) == ["ok 2 - b # SKIP this kernel has none"]
+
+
+def test_the_module_is_made_of_the_core_and_not_of_copies():
+    module = PROFILER / "module"
+    names = {path.name for path in (PROFILER / "core").glob("*.c")}
+    assert not names & {path.name for path in module.glob("*.c")}
+    kbuild = (module / "Kbuild").read_text()
+    (cores,) = [
+        line.split(":=")[1].split() for line in kbuild.splitlines() if line.startswith("core :=")
+    ]
+    assert names == {"sentinel_%s.c" % core for core in cores}
 
 
 def test_guest(kernels):

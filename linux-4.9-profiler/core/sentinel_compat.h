@@ -65,8 +65,12 @@ static inline int sentinel_walk(struct mm_struct *mm, unsigned long start,
 #define totalram_pages_now() totalram_pages()
 /* Whoever encrypts has taken its bits out of the mask at boot. */
 #define sentinel_encryption_mask() (~physical_mask & (BIT_ULL(52) - 1))
-/* pte_pfn() must not see the mark; the mask can be written until the kernel has booted. */
+/* pte_pfn() must not see the mark; the mask can be written until the kernel has booted. Later the module has a way. */
+#ifdef MODULE
+#define sentinel_free_address_bit(bit) do { } while (0)
+#else
 #define sentinel_free_address_bit(bit) (physical_mask &= ~BIT_ULL(bit))
+#endif
 
 static inline void *sentinel_alloc(size_t bytes)
 {

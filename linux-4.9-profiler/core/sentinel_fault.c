@@ -124,7 +124,7 @@ static enum sentinel_verdict serve(struct mm_struct *mm, struct pt_regs *regs,
 	u64 evicted = 0;
 
 	rcu_read_lock();
-	session = rcu_dereference(mm->sentinel);
+	session = sentinel_of_mm(mm);
 	spot = sentinel_lock_entry(mm, address);
 	if (spot.entry && sentinel_pte_poisoned(READ_ONCE(*spot.entry))) {
 		evicted = marked_access(mm, session, spot.entry, regs, error,
@@ -196,7 +196,7 @@ static int on_debug(struct notifier_block *block, unsigned long event,
 {
 	struct die_args *args = data;
 	unsigned long *status = (unsigned long *)args->err;
-	struct sentinel_task *task = current->sentinel;
+	struct sentinel_task *task = sentinel_current();
 
 	if (event != DIE_DEBUG || !task || !user_mode(args->regs) ||
 	    !(*status & DR_STEP))
@@ -226,4 +226,12 @@ static struct notifier_block debug_block = {
 int sentinel_fault_init(void)
 {
 	return register_die_notifier(&debug_block);
+}
+
+/**
+ * sentinel_fault_exit() - listens no more
+ */
+void sentinel_fault_exit(void)
+{
+	unregister_die_notifier(&debug_block);
 }

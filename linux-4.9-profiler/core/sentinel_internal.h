@@ -7,6 +7,7 @@
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
 #include <linux/wait.h>
 #include <asm/sentinel.h>
 
@@ -28,16 +29,42 @@ struct sentinel_machine {
 };
 
 extern struct sentinel_machine sentinel_machine;
-extern const struct sentinel_limits sentinel_limits;
+extern struct sentinel_limits sentinel_limits;
+
+#ifdef MODULE
+/**
+ * struct sentinel_link - finds a session by its address space, a task's state by the task
+ * @node: in the table of module/links.c
+ * @owner: the address space, the task
+ *
+ * For the module: the structures of an unmodified kernel have no field for it.
+ */
+struct sentinel_link {
+	struct hlist_node node;
+	const void *owner;
+};
+
+/**
+ * struct sentinel_armed - where the module has had entries born with the mark
+ * @lock: protects both
+ * @start: no marked entry is below
+ * @end: nor here or above
+ */
+struct sentinel_armed {
+	raw_spinlock_t lock;
+	unsigned long start;
+	unsigned long end;
+};
+#endif
 
 /**
  * struct sentinel_session - one process that is being profiled
  * @references: the open file, the address space, and tasks with pending accesses
  * @rcu: for freeing when no hook can be looking any more
- * @lock: one call at a time; protects @mm, @pid, @table and changes of @mode
+ * @lock: one call at a time; protects @mm, @table and changes of @mode
  * @mm: the address space, NULL before it is known and after it has ended
  * @ended: the address space has ended
- * @pid: its process, for asking whether a caller may ptrace it
+ * @pid: its process, for asking whether a caller may ptrace it; set once, with @lock held
  * @table: the ranges; they change only when @mode is 0 and no hook can still look
  * @stale: a hook may still be looking at @table after a STOP
  * @mode: SENTINEL_MODE_* or 0; hooks read it without a lock
@@ -48,6 +75,7 @@ extern const struct sentinel_limits sentinel_limits;
  * @idle: where the others wait
  * @in_user: processors that may run one of the others in user mode; @stepper's
  * @reads, @writes, @kernel_accesses, @steps, @spurious, @left_open: see struct sentinel_status
+ * @link, @armed: the module's
  */
 struct sentinel_session {
 	struct kref references;
@@ -70,6 +98,10 @@ struct sentinel_session {
 	atomic64_t steps;
 	atomic64_t spurious;
 	atomic64_t left_open;
+#ifdef MODULE
+	struct sentinel_link link;
+	struct sentinel_armed armed;
+#endif
 };
 
 /**
@@ -83,6 +115,7 @@ struct sentinel_session {
  * @stepped: it has run
  * @holds_turn: of the session
  * @own_step: the single-step flag is ours to clear
+ * @link, @rcu: the module's
  */
 struct sentinel_task {
 	struct sentinel_session *session;
@@ -94,6 +127,10 @@ struct sentinel_task {
 	bool stepped;
 	bool holds_turn;
 	bool own_step;
+#ifdef MODULE
+	struct sentinel_link link;
+	struct rcu_head rcu;
+#endif
 };
 
 /* sentinel_pages.c */
@@ -131,22 +168,108 @@ void sentinel_left_user_mode(void);
 
 /* sentinel_fault.c */
 int sentinel_fault_init(void);
+void sentinel_fault_exit(void);
 
 /* sentinel_session.c */
 struct sentinel_session *sentinel_session_new(void);
 void sentinel_session_put(struct sentinel_session *session);
 void sentinel_session_close(struct sentinel_session *session);
-struct mm_struct *sentinel_enter(struct sentinel_session *session);
+struct mm_struct *sentinel_reach(struct sentinel_session *session);
+int sentinel_enter(struct sentinel_session *session, struct mm_struct *reached);
+bool sentinel_has_process(struct sentinel_session *session);
 int sentinel_attach(struct sentinel_session *session, pid_t pid);
 int sentinel_add_range(struct sentinel_session *session, struct mm_struct *mm,
 		       u64 start, u64 bytes);
 int sentinel_start(struct sentinel_session *session, struct mm_struct *mm,
 		   u32 mode);
 int sentinel_stop(struct sentinel_session *session, struct mm_struct *mm);
+int sentinel_forget_translations(struct sentinel_session *session,
+				 struct mm_struct *mm);
 int sentinel_reset(struct sentinel_session *session, bool ranges);
 u32 sentinel_mode(const struct sentinel_session *session);
 extern atomic_long_t sentinel_sessions;
 extern atomic_long_t sentinel_pages;
 extern atomic_long_t sentinel_tasks;
+
+/* What a patched kernel has fields and hooks for, and the module its own means (module/). */
+#ifdef MODULE
+
+#define SENTINEL_FEATURES_OF_BUILD	0
+#define SENTINEL_NOT_COUNTED_BY_BUILD	SENTINEL_NOT_LATE_DEVICE
+
+int sentinel_platform_init(void);
+void sentinel_platform_exit(void);
+struct sentinel_session *sentinel_of_mm(const struct mm_struct *mm);
+void sentinel_set_mm(struct mm_struct *mm, struct sentinel_session *session);
+void sentinel_clear_mm(struct mm_struct *mm, struct sentinel_session *session);
+struct sentinel_task *sentinel_current(void);
+void sentinel_set_current(struct sentinel_task *task);
+void sentinel_free_current(struct sentinel_task *task);
+void sentinel_arm_mappings(struct sentinel_session *session,
+			   struct mm_struct *mm);
+void sentinel_disarm_mappings(struct sentinel_session *session,
+			      struct mm_struct *mm);
+
+#else
+
+#define SENTINEL_FEATURES_OF_BUILD	SENTINEL_FEATURE_PATCHED
+#define SENTINEL_NOT_COUNTED_BY_BUILD	0
+
+static inline int sentinel_platform_init(void)
+{
+	return 0;
+}
+
+static inline void sentinel_platform_exit(void)
+{
+}
+
+/* The session of an address space; kept by RCU, a reference, or the session's lock. */
+static inline struct sentinel_session *sentinel_of_mm(const struct mm_struct *mm)
+{
+	return rcu_dereference_raw(mm->sentinel);
+}
+
+static inline void sentinel_set_mm(struct mm_struct *mm,
+				   struct sentinel_session *session)
+{
+	rcu_assign_pointer(mm->sentinel, session);
+}
+
+static inline void sentinel_clear_mm(struct mm_struct *mm,
+				     struct sentinel_session *session)
+{
+	RCU_INIT_POINTER(mm->sentinel, NULL);
+}
+
+/* The current task's state, or NULL. */
+static inline struct sentinel_task *sentinel_current(void)
+{
+	return current->sentinel;
+}
+
+static inline void sentinel_set_current(struct sentinel_task *task)
+{
+	current->sentinel = task;
+}
+
+static inline void sentinel_free_current(struct sentinel_task *task)
+{
+	current->sentinel = NULL;
+	kfree(task);
+}
+
+/* set_pte_at() marks entries as they are made. */
+static inline void sentinel_arm_mappings(struct sentinel_session *session,
+					 struct mm_struct *mm)
+{
+}
+
+static inline void sentinel_disarm_mappings(struct sentinel_session *session,
+					    struct mm_struct *mm)
+{
+}
+
+#endif
 
 #endif /* _SENTINEL_INTERNAL_H */

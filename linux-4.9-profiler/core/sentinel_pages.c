@@ -177,7 +177,7 @@ pte_t __sentinel_filter_pte(struct mm_struct *mm, unsigned long addr, pte_t pte)
 	if (!can_be_marked(pte))
 		return pte;
 	rcu_read_lock();
-	session = rcu_dereference(mm->sentinel);
+	session = sentinel_of_mm(mm);
 	if (session && sentinel_mode(session) &&
 	    sentinel_find(&session->table, addr))
 		pte = marked(pte);

@@ -15,9 +15,8 @@
 
 struct sentinel_machine sentinel_machine;
 
-/* 4096 ranges can be searched in 12 steps; 16 GiB take 64 MiB of counts. */
-const struct sentinel_limits sentinel_limits = {
-	.address_end = TASK_SIZE_MAX,
+/* 4096 ranges can be searched in 12 steps; 16 GiB take 64 MiB of counts. The end of addresses is known when it runs. */
+struct sentinel_limits sentinel_limits = {
 	.ranges = 4096,
 	.pages = 4 << 20,
 };
@@ -39,7 +38,8 @@ static long give_info(void __user *argument)
 			       SENTINEL_NOT_SAME_SYSCALL |
 			       SENTINEL_NOT_BESIDE_SYSCALL |
 			       SENTINEL_NOT_TLB_HIT | SENTINEL_NOT_HUGETLB |
-			       SENTINEL_NOT_KERNEL_THREAD,
+			       SENTINEL_NOT_KERNEL_THREAD |
+			       SENTINEL_NOT_COUNTED_BY_BUILD,
 		.max_ranges = sentinel_limits.ranges,
 		.max_pages = sentinel_limits.pages,
 		.page_bytes = SENTINEL_PAGE_BYTES,
@@ -52,7 +52,8 @@ static long give_info(void __user *argument)
 				SENTINEL_FEATURE_TLB_MISS |
 				SENTINEL_FEATURE_EXACT_THREADS |
 				SENTINEL_FEATURE_ATTACH |
-				SENTINEL_FEATURE_PATCHED;
+				SENTINEL_FEATURE_FLUSH |
+				SENTINEL_FEATURES_OF_BUILD;
 	strscpy(info.mechanism_name, mechanism_names[info.mechanism],
 		sizeof(info.mechanism_name));
 	return copy_to_user(argument, &info, sizeof(info)) ? -EFAULT : 0;
@@ -67,6 +68,18 @@ static long attach(struct sentinel_session *session, void __user *argument)
 	if (attach.flags)
 		return -EINVAL;
 	return sentinel_attach(session, attach.pid);
+}
+
+/* The first range takes the caller's own process. */
+static long take_own(struct sentinel_session *session)
+{
+	int error;
+
+	if (sentinel_has_process(session))
+		return 0;
+	error = sentinel_attach(session, 0);
+	/* Another thread may have been first, with this file. */
+	return sentinel_has_process(session) ? 0 : error;
 }
 
 static long take_range(struct sentinel_session *session, struct mm_struct *mm,
@@ -162,6 +175,8 @@ static long call(struct sentinel_session *session, struct mm_struct *mm,
 		return read_counts(session, argument);
 	case SENTINEL_IOC_RESET:
 		return reset(session, argument);
+	case SENTINEL_IOC_FLUSH:
+		return sentinel_forget_translations(session, mm);
 	case SENTINEL_IOC_STATUS:
 		return give_status(session, argument);
 	default:
@@ -174,8 +189,8 @@ static long sentinel_ioctl(struct file *file, unsigned int command,
 {
 	struct sentinel_session *session = file->private_data;
 	void __user *argument = (void __user *)value;
-	struct mm_struct *mm = NULL;
-	long result = 0;
+	struct mm_struct *mm;
+	long result;
 
 	if (command == SENTINEL_IOC_INFO)
 		return give_info(argument);
@@ -183,28 +198,23 @@ static long sentinel_ioctl(struct file *file, unsigned int command,
 		return -ENOTTY;
 	if (sentinel_machine.mechanism == SENTINEL_MECHANISM_NONE)
 		return -ENODEV;
-	if (mutex_lock_killable(&session->lock))
-		return -EINTR;
-	if (command == SENTINEL_IOC_ATTACH) {
-		result = attach(session, argument);
-		goto unlock;
+	if (command == SENTINEL_IOC_ATTACH)
+		return attach(session, argument);
+	if (command == SENTINEL_IOC_ADD_RANGE) {
+		result = take_own(session);
+		if (result)
+			return result;
 	}
-	/* The first range takes the caller's own process. */
-	if (command == SENTINEL_IOC_ADD_RANGE && !session->mm)
-		result = sentinel_attach(session, 0);
-	if (result)
-		goto unlock;
-	mm = sentinel_enter(session);
-	if (IS_ERR(mm)) {
-		result = PTR_ERR(mm);
-		mm = NULL;
-		goto unlock;
+	mm = sentinel_reach(session);
+	result = mutex_lock_killable(&session->lock);
+	if (!result) {
+		result = sentinel_enter(session, mm);
+		if (!result)
+			result = call(session, mm, command, argument);
+		mutex_unlock(&session->lock);
 	}
-	result = call(session, mm, command, argument);
-unlock:
-	mutex_unlock(&session->lock);
 	/* Its end takes the session's lock. */
-	if (mm)
+	if (!IS_ERR_OR_NULL(mm))
 		mmput(mm);
 	return result;
 }
@@ -257,6 +267,7 @@ static int __init sentinel_init(void)
 {
 	int error;
 
+	sentinel_limits.address_end = TASK_SIZE_MAX;
 	sentinel_machine.physical_bits = boot_cpu_data.x86_phys_bits;
 	sentinel_machine.encryption_mask = sentinel_encryption_mask();
 	/* A paravirtual Xen guest's page tables are the hypervisor's. */
@@ -269,12 +280,34 @@ static int __init sentinel_init(void)
 	}
 	if (sentinel_machine.mechanism == SENTINEL_MECHANISM_RESERVED_BIT)
 		sentinel_free_address_bit(sentinel_machine.bit);
+	error = sentinel_platform_init();
+	if (error)
+		return error;
 	error = sentinel_fault_init();
-	if (!error)
-		error = misc_register(&sentinel_device);
+	if (error)
+		goto leave_platform;
+	error = misc_register(&sentinel_device);
+	if (error)
+		goto leave_fault;
 	pr_info("sentinel: pages are marked by %s (bit %u, %u bit addresses)\n",
 		mechanism_names[sentinel_machine.mechanism],
 		sentinel_machine.bit, sentinel_machine.physical_bits);
+	return 0;
+leave_fault:
+	sentinel_fault_exit();
+leave_platform:
+	sentinel_platform_exit();
 	return error;
 }
 device_initcall(sentinel_init);
+
+#ifdef MODULE
+/* There is no session any more: each one holds the module. */
+static void __exit sentinel_exit(void)
+{
+	misc_deregister(&sentinel_device);
+	sentinel_platform_exit();
+	sentinel_fault_exit();
+}
+module_exit(sentinel_exit);
+#endif

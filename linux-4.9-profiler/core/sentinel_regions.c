@@ -42,6 +42,25 @@ struct sentinel_region *sentinel_find(const struct sentinel_table *table,
 }
 
 /**
+ * sentinel_overlaps() - whether any address is in a range
+ * @table: the ranges
+ * @start: first address
+ * @bytes: how many; they do not wrap around
+ *
+ * Return: true when a range has one of them.
+ */
+bool sentinel_overlaps(const struct sentinel_table *table, __u64 start,
+		       __u64 bytes)
+{
+	__u32 below = count_up_to(table, start);
+
+	/* The range before it ends above its start, or the one after it begins below its end. */
+	if (below && start < table->regions[below - 1].end)
+		return true;
+	return below < table->used && table->regions[below].start - start < bytes;
+}
+
+/**
  * sentinel_check() - whether a range can be added
  * @table: the ranges that there are
  * @limits: what they must stay within
@@ -56,17 +75,12 @@ int sentinel_check(const struct sentinel_table *table,
 		   __u64 bytes)
 {
 	__u64 pages = bytes >> SENTINEL_PAGE_SHIFT;
-	__u32 below;
 
 	if ((start | bytes) & (SENTINEL_PAGE_BYTES - 1) || !bytes)
 		return -EINVAL;
 	if (start >= limits->address_end || bytes > limits->address_end - start)
 		return -EINVAL;
-	/* The range before it ends above its start, or the one after it begins below its end. */
-	if (sentinel_find(table, start))
-		return -EEXIST;
-	below = count_up_to(table, start);
-	if (below < table->used && table->regions[below].start - start < bytes)
+	if (sentinel_overlaps(table, start, bytes))
 		return -EEXIST;
 	if (table->used >= limits->ranges || table->pages > limits->pages ||
 	    pages > limits->pages - table->pages)

@@ -94,6 +94,8 @@ enum sentinel_noted {
 int sentinel_check(const struct sentinel_table *table,
 		   const struct sentinel_limits *limits, __u64 start,
 		   __u64 bytes);
+bool sentinel_overlaps(const struct sentinel_table *table, __u64 start,
+		       __u64 bytes);
 void sentinel_insert(struct sentinel_table *table, __u64 start, __u64 bytes,
 		     struct sentinel_count *counts);
 struct sentinel_region *sentinel_find(const struct sentinel_table *table,

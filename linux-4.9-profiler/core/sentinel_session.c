@@ -3,10 +3,12 @@
  * The life of a session: an open file finds its process, gets ranges, starts
  * and stops, and lets go of the process at the end of either.
  *
- * Locks, in the order in which they are taken: the session's, mmap_lock, page
- * table locks. While the session's lock is held an address space is put by
- * mmput_async(), because its end takes that lock.
+ * Locks, in the order in which they are taken: exec's of a process, the
+ * session's, mmap_lock, page table locks. The end of an address space, also in
+ * an exec, takes the session's: while that is held no address space is put, and
+ * none is asked for of another process.
  */
+#include <linux/module.h>
 #include <linux/pid.h>
 #include <linux/ptrace.h>
 #include <linux/rcupdate.h>
@@ -48,7 +50,7 @@ bool __sentinel_mm_profiled(struct mm_struct *mm)
 	bool profiled;
 
 	rcu_read_lock();
-	session = rcu_dereference(mm->sentinel);
+	session = sentinel_of_mm(mm);
 	profiled = session && sentinel_mode(session);
 	rcu_read_unlock();
 	return profiled;
@@ -70,6 +72,8 @@ struct sentinel_session *sentinel_session_new(void)
 	mutex_init(&session->lock);
 	init_waitqueue_head(&session->turn);
 	init_waitqueue_head(&session->idle);
+	/* The code may not go while there is a session, whoever has it. */
+	__module_get(THIS_MODULE);
 	atomic_long_inc(&sentinel_sessions);
 	return session;
 }
@@ -95,6 +99,7 @@ static void free_session(struct rcu_head *rcu)
 	put_pid(session->pid);
 	kfree(session);
 	atomic_long_dec(&sentinel_sessions);
+	module_put(THIS_MODULE);
 }
 
 static void release_session(struct kref *references)
@@ -133,6 +138,7 @@ static void stop_locked(struct sentinel_session *session, struct mm_struct *mm)
 	mmap_write_lock(mm);
 	WRITE_ONCE(session->mode, 0);
 	session->stale = true;
+	sentinel_disarm_mappings(session, mm);
 	mark_all(session, mm, false);
 	mmap_write_unlock(mm);
 }
@@ -162,7 +168,7 @@ void sentinel_session_close(struct sentinel_session *session)
 		if (session->mode)
 			stop_locked(session, mm);
 		session->mm = NULL;
-		RCU_INIT_POINTER(mm->sentinel, NULL);
+		sentinel_clear_mm(mm, session);
 		sentinel_session_put(session);
 	} else {
 		mm = NULL;
@@ -179,8 +185,7 @@ void sentinel_session_close(struct sentinel_session *session)
  */
 void sentinel_mm_exit(struct mm_struct *mm)
 {
-	struct sentinel_session *session =
-		rcu_dereference_protected(mm->sentinel, true);
+	struct sentinel_session *session = sentinel_of_mm(mm);
 
 	if (!session)
 		return;
@@ -190,54 +195,77 @@ void sentinel_mm_exit(struct mm_struct *mm)
 	session->stale = true;
 	session->mm = NULL;
 	session->ended = true;
-	RCU_INIT_POINTER(mm->sentinel, NULL);
+	sentinel_clear_mm(mm, session);
 	mutex_unlock(&session->lock);
 	sentinel_session_put(session);
 }
 
-/* True when the caller may see and change what the session's process does. */
-static bool may_use(struct sentinel_session *session)
+/* The address space of a task that the caller may ptrace, with a reference, or an error. */
+static struct mm_struct *traceable_mm(struct task_struct *task)
+{
+	struct mm_struct *mm = mm_access(task, PTRACE_MODE_ATTACH_FSCREDS);
+
+	return mm ? mm : ERR_PTR(-ESRCH);
+}
+
+/**
+ * sentinel_has_process() - whether a session got its process
+ * @session: not locked
+ *
+ * Return: true from then on, also when the process has ended.
+ */
+bool sentinel_has_process(struct sentinel_session *session)
+{
+	/* It is set once, and stays as long as the file is open. */
+	return smp_load_acquire(&session->pid);
+}
+
+/**
+ * sentinel_reach() - the address space that a call is about, as far as the caller may have it
+ * @session: not locked: an exec that ends the address space holds what mm_access() waits for
+ *
+ * Return: an address space with a reference, to be given to sentinel_enter();
+ * NULL before the session has a process; -EACCES when it is not the caller's
+ * to see.
+ */
+struct mm_struct *sentinel_reach(struct sentinel_session *session)
 {
 	struct task_struct *task;
 	struct mm_struct *mm;
-	bool may;
 
-	if (session->mm == current->mm)
-		return true;
+	if (!sentinel_has_process(session))
+		return NULL;
+	if (current->mm && READ_ONCE(session->mm) == current->mm) {
+		mmget(current->mm);
+		return current->mm;
+	}
 	task = get_pid_task(session->pid, PIDTYPE_PID);
 	if (!task)
-		return false;
-	mm = mm_access(task, PTRACE_MODE_ATTACH_FSCREDS);
+		return ERR_PTR(-EACCES);
+	mm = traceable_mm(task);
 	put_task_struct(task);
-	if (IS_ERR_OR_NULL(mm))
-		return false;
-	may = mm == session->mm;
-	mmput_async(mm);
-	return may;
+	return IS_ERR(mm) ? ERR_PTR(-EACCES) : mm;
 }
 
 /**
  * sentinel_enter() - begins a call that needs the session's process
  * @session: locked
+ * @reached: what sentinel_reach() has returned
  *
- * Return: the address space with a reference, to be put after the lock is
- * released; -EINVAL when there is none yet, -ESRCH when it has ended, -EACCES
- * when it is not the caller's to see.
+ * Return: 0 when @reached is the session's address space; -EINVAL when there
+ * is none yet, -ESRCH when it has ended, -EACCES when it is not the caller's
+ * to see.
  */
-struct mm_struct *sentinel_enter(struct sentinel_session *session)
+int sentinel_enter(struct sentinel_session *session, struct mm_struct *reached)
 {
-	struct mm_struct *mm = session->mm;
-
 	if (session->ended)
-		return ERR_PTR(-ESRCH);
-	if (!mm)
-		return ERR_PTR(-EINVAL);
-	if (!mmget_not_zero(mm))
-		return ERR_PTR(-ESRCH);
-	if (may_use(session))
-		return mm;
-	mmput_async(mm);
-	return ERR_PTR(-EACCES);
+		return -ESRCH;
+	if (!session->mm)
+		return -EINVAL;
+	if (reached == session->mm)
+		return 0;
+	/* Its end waits for the session's lock. */
+	return atomic_read(&session->mm->mm_users) ? -EACCES : -ESRCH;
 }
 
 static int attach_mm(struct sentinel_session *session, struct mm_struct *mm,
@@ -246,54 +274,63 @@ static int attach_mm(struct sentinel_session *session, struct mm_struct *mm,
 	int error = 0;
 
 	mutex_lock(&attach_lock);
-	if (rcu_access_pointer(mm->sentinel)) {
+	if (sentinel_of_mm(mm)) {
 		error = -EBUSY;
 	} else {
 		kref_get(&session->references);
 		session->mm = mm;
-		session->pid = get_task_pid(leader, PIDTYPE_PID);
-		rcu_assign_pointer(mm->sentinel, session);
+		sentinel_set_mm(mm, session);
+		/* sentinel_reach() looks for the address space once it sees this. */
+		smp_store_release(&session->pid, get_task_pid(leader, PIDTYPE_PID));
 	}
 	mutex_unlock(&attach_lock);
 	return error;
 }
 
+/* A process by its id as the caller sees it, or the caller's own for 0; with a reference. */
+static struct task_struct *find_process(pid_t pid)
+{
+	struct task_struct *task;
+
+	if (pid < 0)
+		return ERR_PTR(-EINVAL);
+	rcu_read_lock();
+	task = pid ? pid_task(find_vpid(pid), PIDTYPE_PID) : current;
+	if (task)
+		get_task_struct(task);
+	rcu_read_unlock();
+	return task ? task : ERR_PTR(-ESRCH);
+}
+
 /**
  * sentinel_attach() - gives a session its process
- * @session: locked
+ * @session: not locked
  * @pid: the process, or 0 for the caller's own
  *
  * Return: 0 or an error of SENTINEL_IOC_ATTACH.
  */
 int sentinel_attach(struct sentinel_session *session, pid_t pid)
 {
-	struct task_struct *task;
+	struct task_struct *task = find_process(pid);
 	struct mm_struct *mm;
 	int error;
 
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	mm = traceable_mm(task);
+	error = IS_ERR(mm) ? PTR_ERR(mm) : mutex_lock_killable(&session->lock);
+	if (error)
+		goto put;
 	if (session->ended)
-		return -ESRCH;
-	if (session->mm)
-		return -EBUSY;
-	if (!pid)
-		return current->mm ? attach_mm(session, current->mm,
-					       current->group_leader) : -ESRCH;
-	if (pid < 0)
-		return -EINVAL;
-	rcu_read_lock();
-	task = pid_task(find_vpid(pid), PIDTYPE_PID);
-	if (task)
-		get_task_struct(task);
-	rcu_read_unlock();
-	if (!task)
-		return -ESRCH;
-	mm = mm_access(task, PTRACE_MODE_ATTACH_FSCREDS);
-	if (IS_ERR_OR_NULL(mm)) {
-		error = mm ? PTR_ERR(mm) : -ESRCH;
-	} else {
+		error = -ESRCH;
+	else if (session->mm)
+		error = -EBUSY;
+	else
 		error = attach_mm(session, mm, task->group_leader);
-		mmput_async(mm);
-	}
+	mutex_unlock(&session->lock);
+put:
+	if (!IS_ERR(mm))
+		mmput(mm);
 	put_task_struct(task);
 	return error;
 }
@@ -384,12 +421,15 @@ static bool any_hugetlb(struct sentinel_session *session, struct mm_struct *mm)
 /* Every page is marked, or none. */
 static int mark_or_undo(struct sentinel_session *session, struct mm_struct *mm)
 {
-	int error = mark_all(session, mm, true);
+	int error;
 	u32 i;
 
+	sentinel_arm_mappings(session, mm);
+	error = mark_all(session, mm, true);
 	if (error) {
 		WRITE_ONCE(session->mode, 0);
 		session->stale = true;
+		sentinel_disarm_mappings(session, mm);
 		mark_all(session, mm, false);
 		return error;
 	}
@@ -445,6 +485,25 @@ int sentinel_stop(struct sentinel_session *session, struct mm_struct *mm)
 	if (!session->mode)
 		return -EINVAL;
 	stop_locked(session, mm);
+	return 0;
+}
+
+/**
+ * sentinel_forget_translations() - has the next access to each page miss the TLB
+ * @session: locked
+ * @mm: its address space
+ *
+ * All of the process' translations go: ranges are gigabytes, for which the
+ * kernel does the same.
+ *
+ * Return: 0, or -EINVAL when nothing runs.
+ */
+int sentinel_forget_translations(struct sentinel_session *session,
+				 struct mm_struct *mm)
+{
+	if (!session->mode)
+		return -EINVAL;
+	flush_tlb_mm(mm);
 	return 0;
 }
 

@@ -57,7 +57,7 @@ atomic_long_t sentinel_tasks = ATOMIC_LONG_INIT(0);
  */
 struct sentinel_task *sentinel_task_get(struct sentinel_session *session)
 {
-	struct sentinel_task *task = current->sentinel;
+	struct sentinel_task *task = sentinel_current();
 
 	if (current->flags & NEVER_IN_USER_MODE)
 		return NULL;
@@ -66,7 +66,7 @@ struct sentinel_task *sentinel_task_get(struct sentinel_session *session)
 		if (!task)
 			return NULL;
 		atomic_long_inc(&sentinel_tasks);
-		current->sentinel = task;
+		sentinel_set_current(task);
 	}
 	if (task->session == session)
 		return task;
@@ -97,7 +97,7 @@ void sentinel_count_access(struct sentinel_session *session,
 
 static bool is_current_run(struct sentinel_task *task)
 {
-	return rcu_access_pointer(current->mm->sentinel) == task->session &&
+	return sentinel_of_mm(current->mm) == task->session &&
 	       sentinel_mode(task->session) &&
 	       READ_ONCE(task->session->run) == task->run;
 }
@@ -258,7 +258,7 @@ void sentinel_exit_begin(struct pt_regs *regs)
 	if (!sentinel_in_use)
 		return;
 	sentinel_left_user_mode();
-	task = current->sentinel;
+	task = sentinel_current();
 	if (!task || !task->open)
 		return;
 	if (task->stepped)
@@ -280,7 +280,7 @@ void sentinel_pause(struct pt_regs *regs)
 
 	if (!sentinel_in_use)
 		return;
-	task = current->sentinel;
+	task = sentinel_current();
 	if (task && task->open)
 		close_user(task, regs, false);
 }
@@ -453,7 +453,7 @@ static bool wait_for_stepper(void)
 	bool held;
 
 	rcu_read_lock();
-	session = rcu_dereference(current->mm->sentinel);
+	session = sentinel_of_mm(current->mm);
 	if (!session || sentinel_mode(session) != SENTINEL_MODE_EXACT) {
 		rcu_read_unlock();
 		return false;
@@ -484,10 +484,12 @@ static bool wait_for_stepper(void)
  */
 bool sentinel_exit_end(struct pt_regs *regs)
 {
+	struct sentinel_task *task;
+
 	if (!sentinel_in_use || !current->mm)
 		return false;
-	if (current->sentinel && current->sentinel->session &&
-	    serve_task(current->sentinel, regs))
+	task = sentinel_current();
+	if (task && task->session && serve_task(task, regs))
 		return true;
 	return wait_for_stepper();
 }
@@ -498,7 +500,7 @@ bool sentinel_exit_end(struct pt_regs *regs)
  */
 void sentinel_task_fork(struct task_struct *child)
 {
-	struct sentinel_task *task = current->sentinel;
+	struct sentinel_task *task = sentinel_current();
 
 	if (task && task->own_step && !(child->flags & PF_KTHREAD))
 		task_pt_regs(child)->flags &= ~X86_EFLAGS_TF;
@@ -509,7 +511,7 @@ void sentinel_task_fork(struct task_struct *child)
  */
 void sentinel_task_exit(void)
 {
-	struct sentinel_task *task = current->sentinel;
+	struct sentinel_task *task = sentinel_current();
 
 	/* Kernel threads have none, so there is an address space. */
 	if (!task)
@@ -519,7 +521,6 @@ void sentinel_task_exit(void)
 		forget_user(task, NULL);
 		drop_session(task);
 	}
-	current->sentinel = NULL;
-	kfree(task);
+	sentinel_free_current(task);
 	atomic_long_dec(&sentinel_tasks);
 }

@@ -149,9 +149,12 @@ def cpio(entries):
 
 
 def main():
-    """Prints the folder of one unpacked package: kernel.py unpack PACKAGE CACHE."""
+    """Prints one package's folder or the stock kernel's package: kernel.py unpack PACKAGE CACHE, kernel.py stock."""
     try:
-        print(unpacked(Path(sys.argv[3]), sys.argv[2]))
+        if sys.argv[1] == "stock":
+            print(stock_kernel_package())
+        else:
+            print(unpacked(Path(sys.argv[3]), sys.argv[2]))
     except GuestError as error:
         print(error, file=sys.stderr)
         return 1

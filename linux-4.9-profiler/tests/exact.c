@@ -36,6 +36,31 @@ static void test_rounds(char *pages, int fd)
 	reset(fd);
 }
 
+/* After FLUSH the first access to each page counts. */
+static void test_flush(char *pages, int fd)
+{
+	if (!patched() && !(info.features & SENTINEL_FEATURE_FLUSH)) {
+		skip("FLUSH", "this module has none");
+		return;
+	}
+	start(fd, SENTINEL_MODE_TLB_MISS);
+	for (int round = 0; round < 10; round++) {
+		flush(fd);
+		read_pages(pages, PAGES, 1);
+	}
+	stop(fd);
+	expect(fd, pages, PAGES, 320, 0, "32 pages read 10 times per TLB miss, FLUSH between");
+	reset(fd);
+	start(fd, SENTINEL_MODE_EXACT);
+	for (int round = 0; round < 10; round++) {
+		flush(fd);
+		read_pages(pages, PAGES, 1);
+	}
+	stop(fd);
+	expect(fd, pages, PAGES, 320, 0, "the same in exact mode");
+	reset(fd);
+}
+
 static void test_each_page(char *pages, int fd)
 {
 	bool good = true;
@@ -156,6 +181,7 @@ void test_exact(void)
 	memset(pages, 0, PAGES * PAGE);
 	fd = profile(pages, PAGES);
 	test_rounds(pages, fd);
+	test_flush(pages, fd);
 	test_each_page(pages, fd);
 	test_strings(pages, fd);
 	test_read_and_write(pages, fd);

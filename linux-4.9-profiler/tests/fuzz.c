@@ -57,10 +57,10 @@ static unsigned long number(uint64_t *state)
 	static const unsigned long good[] = {
 		SENTINEL_IOC_INFO,  SENTINEL_IOC_ATTACH, SENTINEL_IOC_ADD_RANGE,
 		SENTINEL_IOC_START, SENTINEL_IOC_STOP,	 SENTINEL_IOC_READ,
-		SENTINEL_IOC_RESET, SENTINEL_IOC_STATUS,
+		SENTINEL_IOC_RESET, SENTINEL_IOC_STATUS, SENTINEL_IOC_FLUSH,
 	};
 
-	return next(state) % 16 ? good[next(state) % 8] : next(state) >> 32;
+	return next(state) % 16 ? good[next(state) % (sizeof(good) / sizeof(*good))] : next(state) >> 32;
 }
 
 /* Fills an argument with what a call might take. */

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Helpers of the tests and of the fuzzer; see guest.h. */
+#include <numaif.h>
 #include <stdarg.h>
+#include <sys/syscall.h>
 
 #include "guest.h"
 
@@ -78,6 +80,11 @@ void reset(int fd)
 	must(!ioctl(fd, SENTINEL_IOC_RESET, &reset), "RESET");
 }
 
+void flush(int fd)
+{
+	must(!ioctl(fd, SENTINEL_IOC_FLUSH), "FLUSH");
+}
+
 struct sentinel_count sum_of(int fd, void *start, size_t pages)
 {
 	struct sentinel_count *counts = calloc(pages, sizeof(*counts)), sum = { 0 };
@@ -119,6 +126,19 @@ void write_pages(char *start, size_t pages, int rounds)
 	for (int round = 0; round < rounds; round++)
 		for (size_t i = 0; i < pages; i++)
 			*(volatile char *)(start + i * PAGE + 8 * (round % 512)) = round;
+}
+
+void move_to(char *pages, int node)
+{
+	void *list[PAGES];
+	int nodes[PAGES], status[PAGES];
+
+	for (int i = 0; i < PAGES; i++) {
+		list[i] = pages + i * PAGE;
+		nodes[i] = node;
+	}
+	must(syscall(SYS_move_pages, 0, (long)PAGES, list, nodes, status, MPOL_MF_MOVE) >= 0,
+	     "move_pages");
 }
 
 int times(int most)

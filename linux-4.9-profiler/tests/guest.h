@@ -41,6 +41,8 @@ int profile(void *start, size_t pages);
 void start(int fd, uint32_t mode);
 void stop(int fd);
 void reset(int fd);
+/* The next access to each page misses the TLB. */
+void flush(int fd);
 /* Reads and writes of one page. */
 struct sentinel_count count_of(int fd, void *page);
 /* Sum over pages. */
@@ -50,12 +52,18 @@ struct sentinel_status status_of(int fd);
 void read_pages(char *start, size_t pages, int rounds);
 void write_pages(char *start, size_t pages, int rounds);
 
+/* Moves pages to a memory node. */
+void move_to(char *pages, int node);
+/* Counts a round of writes to PAGES pages and says what came before it. */
+void expect_round(int fd, char *pages, const char *what);
+
 /* How often something long is to be done: SENTINEL_STRESS, if there is one, but no more than this. */
 int times(int most);
 
 /* The tests, by file. */
 void test_exact(void);
 void test_memory(void);
+void test_mappings(void);
 void test_processes(void);
 void test_interface(void);
 void test_threads(void);

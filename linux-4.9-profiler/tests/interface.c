@@ -56,6 +56,7 @@ static void test_calls(int fd, char *pages)
 	expect_error(start_mode(fd, 3, 0), EINVAL, "an unknown mode");
 	expect_error(start_mode(fd, SENTINEL_MODE_EXACT, 1), EINVAL, "an unknown flag");
 	expect_error(ioctl(fd, SENTINEL_IOC_STOP), EINVAL, "STOP without START");
+	expect_error(ioctl(fd, SENTINEL_IOC_FLUSH), EINVAL, "FLUSH without START");
 	expect_error(start_mode(fd, SENTINEL_MODE_EXACT, 0), 0, "START");
 	expect_error(start_mode(fd, SENTINEL_MODE_EXACT, 0), EBUSY, "START again");
 	expect_error(add(fd, at + 6 * PAGE, PAGE), EBUSY, "ADD_RANGE while it runs");

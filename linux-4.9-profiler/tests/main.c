@@ -7,7 +7,7 @@ static const struct {
 	void (*run)(void);
 } groups[] = {
 	{ "exact", test_exact },	 { "memory", test_memory },
-	{ "processes", test_processes }, { "interface", test_interface },
+	{ "mappings", test_mappings },	 { "processes", test_processes }, { "interface", test_interface },
 	{ "threads", test_threads },	 { "stress", test_stress },
 };
 

@@ -10,8 +10,7 @@
 
 #define ROUNDS 2
 
-/* Counts a round of writes and says what came before it. */
-static void expect_round(int fd, char *pages, const char *what)
+void expect_round(int fd, char *pages, const char *what)
 {
 	struct sentinel_count sum;
 
@@ -34,19 +33,6 @@ static int pages_on_node(char *pages, int node)
 	for (int i = 0; i < PAGES; i++)
 		found += status[i] == node;
 	return found;
-}
-
-static void move_to(char *pages, int node)
-{
-	void *list[PAGES];
-	int nodes[PAGES], status[PAGES];
-
-	for (int i = 0; i < PAGES; i++) {
-		list[i] = pages + i * PAGE;
-		nodes[i] = node;
-	}
-	must(syscall(SYS_move_pages, 0, (long)PAGES, list, nodes, status, MPOL_MF_MOVE) >= 0,
-	     "move_pages");
 }
 
 static void test_first_touch(int fd, char *pages)

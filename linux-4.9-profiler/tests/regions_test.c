@@ -37,6 +37,20 @@ static void test_refusals(struct sentinel_table *table)
 	expect(sentinel_check(table, &limits, 0, 1001 * PAGE) == -ENOSPC, "too many pages");
 }
 
+static void test_overlaps(void)
+{
+	struct sentinel_region regions[2] = { { 4 * PAGE, 6 * PAGE, NULL }, { 6 * PAGE, 7 * PAGE, NULL } };
+	struct sentinel_table table = { regions, 2, 2, 3 }, empty = { NULL, 0, 0, 0 };
+
+	expect(!sentinel_overlaps(&empty, 0, ~0ULL), "nothing overlaps no range");
+	expect(!sentinel_overlaps(&table, 0, 4 * PAGE), "below the first range");
+	expect(sentinel_overlaps(&table, 0, 4 * PAGE + 1), "up to its first byte");
+	expect(sentinel_overlaps(&table, 5 * PAGE, 1), "inside a range");
+	expect(sentinel_overlaps(&table, 0, ~0ULL), "around all ranges");
+	expect(sentinel_overlaps(&table, 7 * PAGE - 1, PAGE), "from the last byte");
+	expect(!sentinel_overlaps(&table, 7 * PAGE, PAGE), "behind the last range");
+}
+
 /* A random series of ranges, compared with a map of pages that says which are taken. */
 static void test_against_a_map(struct sentinel_table *table)
 {
@@ -112,6 +126,7 @@ int main(void)
 	struct sentinel_table table = { calloc(ROOM, sizeof(struct sentinel_region)), 0, ROOM, 0 };
 
 	test_refusals(&table);
+	test_overlaps();
 	test_against_a_map(&table);
 	test_cells(&table);
 	test_pending();

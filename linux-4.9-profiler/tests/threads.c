@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Many threads on the same pages. */
+#define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 
 #include "guest.h"
 
@@ -52,13 +54,71 @@ static void expect(char *pages, size_t count, int threads, int rounds)
 	      threads, count, rounds, (unsigned long long)sum.writes, (unsigned long long)due);
 }
 
+/* Reads the pages once per turn, on the other processor. */
+static void *read_in_turn(void *argument)
+{
+	struct work *work = argument;
+	cpu_set_t other;
+
+	CPU_ZERO(&other);
+	CPU_SET(1, &other);
+	must(!sched_setaffinity(0, sizeof(other), &other), "sched_setaffinity");
+	for (int round = 0; round < work->rounds; round++) {
+		pthread_barrier_wait(work->barrier);
+		read_pages(work->pages, work->count, 1);
+		pthread_barrier_wait(work->barrier);
+	}
+	return NULL;
+}
+
+/* FLUSH empties the TLBs of all processors: each of two counts every page once per round. */
+static void expect_flushed(char *pages, size_t count, int rounds)
+{
+	pthread_barrier_t barrier;
+	struct work work = { pages, count, rounds, &barrier };
+	uint64_t due = 2UL * count * rounds;
+	struct sentinel_count sum;
+	cpu_set_t all, one;
+	pthread_t reader;
+	int fd;
+
+	if (!patched() && !(info.features & SENTINEL_FEATURE_FLUSH)) {
+		skip("FLUSH on two processors", "this module has none");
+		return;
+	}
+	memset(pages, 0, count * PAGE);
+	fd = profile(pages, count);
+	pthread_barrier_init(&barrier, NULL, 2);
+	must(!sched_getaffinity(0, sizeof(all), &all), "sched_getaffinity");
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	must(!sched_setaffinity(0, sizeof(one), &one), "sched_setaffinity");
+	must(!pthread_create(&reader, NULL, read_in_turn, &work), "pthread_create");
+	start(fd, SENTINEL_MODE_TLB_MISS);
+	for (int round = 0; round < rounds; round++) {
+		flush(fd);
+		read_pages(pages, count, 1);
+		pthread_barrier_wait(&barrier);
+		pthread_barrier_wait(&barrier);
+	}
+	stop(fd);
+	pthread_join(reader, NULL);
+	must(!sched_setaffinity(0, sizeof(all), &all), "sched_setaffinity");
+	sum = sum_of(fd, pages, count);
+	check(sum.reads == due && !sum.writes,
+	      "FLUSH on two processors, %d rounds: %llu reads, expected %llu", rounds,
+	      (unsigned long long)sum.reads, (unsigned long long)due);
+	close(fd);
+}
+
 void test_threads(void)
 {
 	char *pages = new_pages(PAGES);
 
+	expect_flushed(pages, PAGES, 10);
 	expect(pages, PAGES, 2, 50);
-	if (!patched()) {
-		skip("64 threads, exact", "the module does not hold other threads");
+	if (!(info.features & SENTINEL_FEATURE_EXACT_THREADS)) {
+		skip("64 threads, exact", "INFO promises no exact counts of threads");
 		munmap(pages, PAGES * PAGE);
 		return;
 	}

@@ -51,10 +51,9 @@ class Training:
     """The network of digits_lstm.py in a session of one thread, with its losses and the processor time of each step."""
 
     def __init__(self):
-        digits_lstm.BATCH = BATCH
-        images, labels, self._loss, self._update = digits_lstm.build()
+        images, labels, self._loss, self._update = digits_lstm.build(BATCH)
         self._inputs = images, labels
-        self._batches = digits_lstm.batches()
+        self._batches = digits_lstm.batches(BATCH)
         self.losses, self.seconds = [], []
         # Made before the session, which runs no graph that has changed since without delay.
         with_sentinel = hasattr(tf, "sentinel")

@@ -11,8 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import kernel_module
 import venvs
 from util import ROOT, Stop, clean_env, file_digest, key_of, run_logged, say
 
@@ -35,10 +37,12 @@ TOOLS = {
 # What the kernel writes when something is wrong with it.
 REPORT = re.compile(
     r"BUG:|WARNING:|Bad page|KASAN|Oops|general protection|unreferenced object|"
-    r"possible (circular|recursive)|inconsistent lock state|rcu.*stall|hung task|Kernel panic"
+    r"possible (circular|recursive)|inconsistent lock state|rcu.*stall|blocked for more than|Kernel panic"
 )
 FUZZED = re.compile(r"^fuzzed (\d+) foreign (\d+)$", re.MULTILINE)
 HELD = re.compile(r"^held (\w+) (\d+)$", re.MULTILINE)
+SKIPPED = re.compile(r"^ok .*# SKIP.*$", re.MULTILINE)
+SEARCHED = re.compile(r"^searched for leaks$", re.MULTILINE)
 FAILED = re.compile(r"^(not ok .*|Bail out!.*)$", re.MULTILINE)
 TENSORFLOW_KEYS = ("rank_correlation", "profiled_step_ratio", "losses_identical_to_stock")
 # (name, processor, with self-checks, calls of each fuzzer, limit of what takes long, groups of tests)
@@ -51,34 +55,57 @@ FULL = (
     ("6.1", "max,phys-bits=52", False, 50000, 1000, ()),
     ("6.1", "max", True, 20000, 200, ()),
 )
+# Debian's unmodified kernel with the module: it counts all that the patched one does, so no test may be skipped; and it
+# refuses where it cannot work.
+MODULE = "module"
+FULL_MODULE = (
+    (MODULE, "max", False, 50000, 10000, ()),
+    (MODULE, "max,phys-bits=52", False, 0, 0, ()),
+)
+SHORT_49 = (("4.9", "max", False, 10000, 100, ()),)
 FULL_49 = (("4.9", "max", False, 50000, 10000, ()), ("4.9", "max,phys-bits=52", False, 0, 1000, ()))
+# Boots of each of the two kernels that are compared.
+COST_BOOTS = 10
 
 
 def run(arguments):
     """Builds, boots and tests; prints one JSON object last. Returns 0 when everything is as promised."""
-    if arguments not in ([], ["--full"]):
-        raise Stop("qemu kernel takes only --full, but got: %s" % " ".join(arguments))
+    if arguments not in ([], ["--full"], ["--cost"]):
+        raise Stop("qemu kernel takes only --full or --cost, but got: %s" % " ".join(arguments))
     reason = why_impossible()
     if reason:
         raise Stop(reason)
     _install_tools()
+    if arguments == ["--cost"]:
+        return _cost()
     full = bool(arguments)
-    plan = list(FULL if full else SHORT)
+    plan = list(FULL + FULL_MODULE if full else SHORT)
     if os.environ.get("LINUX49_SRC"):
-        plan += FULL_49 if full else FULL_49[:1]
+        plan += FULL_49 if full else SHORT_49
     else:
         print("skipped: LINUX49_SRC not set", flush=True)
     result = {"guest_tests_failed": 0, "ioctls_fuzzed": 0, "kernel_reports": 0}
     faults = []
     for version, cpu, debug, calls, stress, groups in plan:
-        image = build(version, debug)
-        _test(image, (version, cpu, debug), (calls, stress, groups), result, faults)
+        image = _timed("building", build, version, "debug" if debug else "")
+        amount = (calls, stress, groups)
+        _timed("testing", _test, image, (version, cpu, debug), amount, result, faults)
     if full:
-        faults += _tensorflow(result, build("6.1", False))
+        faults += _timed("TensorFlow", _tensorflow, result, build("6.1"))
     for fault in faults:
         say("not as promised: " + fault)
     print(json.dumps(result), flush=True)
     return 1 if faults else 0
+
+
+def _timed(what, function, *arguments):
+    """Calls a function and says how long it took, unless that was a moment."""
+    began = time.monotonic()
+    result = function(*arguments)
+    seconds = time.monotonic() - began
+    if seconds >= 1:
+        say("%s took %.0f s" % (what, seconds))
+    return result
 
 
 def _missing_packages():
@@ -128,13 +155,20 @@ def _test(image, what, amount, result, faults):
     say("testing Linux " + name)
     with tempfile.TemporaryDirectory(prefix="sentinel-kernel-") as job:
         run_logged("guest-tests", ["make", "-C", PROFILER / "tests", "OUT=" + job])
-        command = ["sh", PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
+        command = [PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
+        if version == MODULE:
+            # It calls run.sh.
+            before = [PROFILER / "tests" / "module.sh", image, kernel_module.ram_disks()]
+            command = before + command[1:]
+        command = ["sh"] + command
         status = guest(image, cpu, job, command, {"SENTINEL_STRESS": stress})
         out, console = (_text(Path(job) / name) for name in ("out", "console"))
     log = ROOT / "build" / "logs" / ("kernel-%s.log" % re.sub(r"\W+", "-", name))
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(out + console)
-    failed, fuzzed, reports, complaints = judge(out, console, status, bool(calls))
+    failed, fuzzed, reports, complaints = judge(out, console, status, bool(calls), debug)
+    if version == MODULE:
+        complaints += SKIPPED.findall(out)
     result["guest_tests_failed"] += failed
     result["ioctls_fuzzed"] += fuzzed
     result["kernel_reports"] += reports
@@ -146,7 +180,7 @@ def _text(path):
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
-def judge(out, console, status, fuzz):
+def judge(out, console, status, fuzz, debug):
     """Reads what a guest has printed.
 
     Args:
@@ -154,6 +188,7 @@ def judge(out, console, status, fuzz):
       console: What came over the serial line.
       status: Exit status of the guest's command.
       fuzz: True when fuzzers were to run.
+      debug: True for a kernel that was to look for leaks.
 
     Returns:
       Failed tests, calls that were fuzzed, reports of the kernel, and a list of what is not as promised.
@@ -170,6 +205,8 @@ def judge(out, console, status, fuzz):
     held = dict(HELD.findall(out))
     if held != {"sessions": "0", "pages": "0"}:
         faults.append("the kernel still holds %s" % (held or "what it does not say"))
+    if debug and not SEARCHED.search(out):
+        faults.append("nothing has searched for leaks")
     # What dmesg has may be on the console too.
     reports = {
         line.split("] ", 1)[-1] for line in (out + console).splitlines() if REPORT.search(line)
@@ -184,27 +221,49 @@ def judge(out, console, status, fuzz):
 def guest(image, cpu, job, command, env):
     """Runs a command in a guest with this kernel and processor; `job` gets its output. Returns the status."""
     whole = [sys.executable, HARNESS / "guest.py", "--cache", venvs.cache_home() / "qemu"]
-    whole += ["--kernel", image, "--cpu", cpu, "--job", job, "--seconds", 7200, "--"]
+    # A module is for Debian's kernel, which is what boots when none is named.
+    whole += [] if image.suffix == ".ko" else ["--kernel", image]
+    whole += ["--cpu", cpu, "--job", job, "--seconds", 7200, "--"]
     whole += ["env"] + ["%s=%s" % pair for pair in env.items()] + list(command)
     return subprocess.call([str(part) for part in whole], cwd=str(ROOT), stdout=subprocess.DEVNULL)
 
 
-def build(version, debug):
+def _cost():
+    """Boots a kernel with hooks that nobody uses and one without, in turn; prints the ratio of their times per load."""
+    images = [build("6.1"), build("6.1", "without")]
+    times = [[], []]
+    with tempfile.TemporaryDirectory(prefix="sentinel-kernel-cost-") as job:
+        run_logged("guest-tests", ["make", "-C", PROFILER / "tests", "OUT=" + job])
+        for boot in range(2 * COST_BOOTS):
+            status = guest(images[boot % 2], "max", job, ["taskset", "1", job + "/cost"], {})
+            if status:
+                raise Stop("the guest's command ended with status %d" % status)
+            times[boot % 2].append(json.loads(_text(Path(job) / "out").splitlines()[-1]))
+    # What else runs on the host makes times longer and never shorter.
+    best = [{load: min(one[load] for one in side) for load in side[0]} for side in times]
+    ratios = {"ratio_" + load: round(best[0][load] / best[1][load], 3) for load in best[0]}
+    print(json.dumps({**ratios, "boots": 2 * COST_BOOTS}), flush=True)
+    return 0
+
+
+def build(version, variant=""):
     """Builds a kernel, or finds it in the cache.
 
     Args:
-      version: "6.1", from Debian's source package, or "4.9", from LINUX49_SRC.
-      debug: True for a kernel that checks its locks and memory.
+      version: "6.1", from Debian's source package, "4.9", from LINUX49_SRC, or MODULE.
+      variant: "debug" for a kernel that checks its locks and memory, "without" for one without the profiler.
 
     Returns:
-      Path of the kernel's image.
+      Path of the kernel's image, or of the module.
     """
-    names = ["common", version] + (["debug"] if debug else [])
+    if version == MODULE:
+        return kernel_module.build()
+    names = ["common", version] + ([variant] if variant else [])
     fragment = merged([(HARNESS / "config" / name).read_text() for name in names])
     source, source_key = _source(version)
     key = key_of(source_key, fragment)[:16]
     kernels = venvs.cache_home() / "kernels"
-    image = kernels / ("linux-%s%s-%s" % (version, "-debug" if debug else "", key))
+    image = kernels / ("linux-%s%s-%s" % (version, variant and "-" + variant, key))
     if image.is_file():
         return image
     kernels.mkdir(parents=True, exist_ok=True)
@@ -212,18 +271,17 @@ def build(version, debug):
         # Another checkout may be building in the same cache.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not image.is_file():
-            _make(version, debug, fragment, _patched_tree(version, source), image)
+            _make(version, variant, fragment, _patched_tree(version, source), image)
     return image
 
 
-def _make(version, debug, fragment, tree, image):
+def _make(version, variant, fragment, tree, image):
     """Configures and builds a kernel beside its image, where an earlier build has left what need not be made again."""
-    out = image.parent / ("build-%s%s" % (version, "-debug" if debug else ""))
+    out = image.parent / ("build-%s%s" % (version, variant and "-" + variant))
     out.mkdir(parents=True, exist_ok=True)
     (out / "fragment").write_text(fragment)
-    say(
-        "building Linux %s%s, which takes minutes" % (version, " with self-checks" if debug else "")
-    )
+    kind = {"": "", "debug": " with self-checks", "without": " without the profiler"}[variant]
+    say("building Linux %s%s, which takes minutes" % (version, kind))
     make = ["nice", "-n", "10", "make", "-C", tree, "O=%s" % out, "-j%d" % min(2, os.cpu_count())]
     run_logged("kernel-config", make + ["KCONFIG_ALLCONFIG=%s" % (out / "fragment"), "allnoconfig"])
     _check_config((out / ".config").read_text(), fragment)

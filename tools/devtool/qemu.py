@@ -60,7 +60,7 @@ def run(arguments):
         return _guest(arguments[1:])
     if arguments[:1] == ["kernel"]:
         return kernels.run(arguments[1:])
-    have = "'numa', 'numa --short', 'kernel', 'kernel --full' or 'run [--job FOLDER] COMMAND...'"
+    have = "'numa', 'numa --short', 'kernel', 'kernel --full', 'kernel --cost' or 'run [--job FOLDER] COMMAND...'"
     raise Stop("qemu takes %s, but got: %s" % (have, " ".join(arguments)))
 
 

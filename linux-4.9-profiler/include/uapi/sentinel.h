@@ -56,6 +56,7 @@
 #define SENTINEL_FEATURE_EXACT_THREADS	(1ULL << 2)	/* exact also when threads share pages */
 #define SENTINEL_FEATURE_ATTACH		(1ULL << 3)	/* ATTACH is there: another process can be profiled */
 #define SENTINEL_FEATURE_PATCHED	(1ULL << 4)	/* built into the kernel, not a module for an unchanged one */
+#define SENTINEL_FEATURE_FLUSH	(1ULL << 5)	/* FLUSH is there */
 
 /* Accesses that are never in the counts; struct sentinel_info, field not_counted. */
 #define SENTINEL_NOT_PINNED		(1ULL << 0)	/* by the kernel through the page's frame: direct I/O, ptrace, process_vm_readv */
@@ -68,6 +69,7 @@
 #define SENTINEL_NOT_HUGETLB		(1ULL << 7)	/* to hugetlbfs pages; ranges that have some are refused */
 #define SENTINEL_NOT_BESIDE_STEP	(1ULL << 8)	/* by other threads while one thread's access to the page completes */
 #define SENTINEL_NOT_KERNEL_THREAD	(1ULL << 9)	/* second and later ones to a page by a kernel thread on the process' behalf */
+#define SENTINEL_NOT_LATE_DEVICE	(1ULL << 10)	/* to pages of device mappings that appear while profiling runs */
 
 /**
  * struct sentinel_info - what this kernel can do (SENTINEL_IOC_INFO)
@@ -204,8 +206,9 @@ struct sentinel_reset {
  * @kernel_accesses: those of @reads and @writes that system calls did
  * @steps: instructions that were let through one at a time
  * @spurious: faults for which there was nothing left to do
- * @left_open: times that a page could not be watched again after an access and
- *	so may miss counts; 0 for a count that is complete
+ * @left_open: times that a page could not be watched again after an access, or
+ *	came into a range unwatched, and so may miss counts; 0 for a count that is
+ *	complete
  */
 struct sentinel_status {
 	__u32 mode;
@@ -229,5 +232,14 @@ struct sentinel_status {
 #define SENTINEL_IOC_READ	_IOW(SENTINEL_IOC_MAGIC, 5, struct sentinel_read)
 #define SENTINEL_IOC_RESET	_IOW(SENTINEL_IOC_MAGIC, 6, struct sentinel_reset)
 #define SENTINEL_IOC_STATUS	_IOR(SENTINEL_IOC_MAGIC, 7, struct sentinel_status)
+/*
+ * Empties the TLBs of all processors of the process' translations. The next
+ * access to each page is counted then in tlb_miss mode too, wherever it was
+ * used before; in exact mode it is anyway. Called between the parts of a
+ * computation, it makes "pages that the part has touched" the least that the
+ * counts say, whatever the size of the TLB and whatever emptied it meanwhile.
+ * Fails with EINVAL when nothing runs; ENOTTY without SENTINEL_FEATURE_FLUSH.
+ */
+#define SENTINEL_IOC_FLUSH	_IO(SENTINEL_IOC_MAGIC, 8)
 
 #endif /* _UAPI_SENTINEL_H */

@@ -39,6 +39,12 @@ pub trait PageCalls: Send + Sync {
     /// When the kernel refuses.
     fn stop(&self) -> Result<(), ProfilerError>;
 
+    /// Empties the TLBs, see [`Device::flush`].
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn flush(&self) -> Result<(), ProfilerError>;
+
     /// Counts so far, see [`Device::read`].
     ///
     /// # Errors
@@ -75,6 +81,10 @@ impl PageCalls for Device {
         Device::stop(self)
     }
 
+    fn flush(&self) -> Result<(), ProfilerError> {
+        Device::flush(self)
+    }
+
     fn read(&self, range: &Range<usize>) -> Result<Vec<PageCount>, ProfilerError> {
         Device::read(self, range)
     }
@@ -94,6 +104,7 @@ pub struct PageProfiler {
     calls: Arc<dyn PageCalls>,
     mode: Mode,
     max_pages: u64,
+    flushes: bool,
 }
 
 impl std::fmt::Debug for PageProfiler {
@@ -103,10 +114,11 @@ impl std::fmt::Debug for PageProfiler {
 }
 
 impl PageProfiler {
-    /// A profiler over these calls; ranges stay within `max_pages`.
+    /// A profiler over these calls, of which `info` says what they can do.
     #[must_use]
-    pub fn new(calls: Arc<dyn PageCalls>, mode: Mode, max_pages: u64) -> PageProfiler {
-        PageProfiler { calls, mode, max_pages }
+    pub fn new(calls: Arc<dyn PageCalls>, mode: Mode, info: &Info) -> PageProfiler {
+        let flushes = mode == Mode::TlbMiss && info.flush;
+        PageProfiler { calls, mode, max_pages: info.max_pages, flushes }
     }
 
     /// What the option asks for: `None` for accounting per operation.
@@ -121,7 +133,7 @@ impl PageProfiler {
             Profiler::Kernel(CountMode::Exact) => (Mode::Exact, true),
         };
         match opened().and_then(|(calls, info)| fits(&info, mode).map(|()| (calls, info))) {
-            Ok((calls, info)) => Ok(Some(PageProfiler::new(calls, mode, info.max_pages))),
+            Ok((calls, info)) => Ok(Some(PageProfiler::new(calls, mode, &info))),
             Err(error) if required => Err(error),
             Err(error) => {
                 log::info!("sentinel: profiler = auto: {error}; accesses are counted per operation");
@@ -148,7 +160,7 @@ impl PageProfiler {
             Mode::Exact => CountMode::Exact,
         };
         let (calls, counts, begins) = (Arc::clone(calls), Vec::new(), HashMap::new());
-        Ok(Counting { calls, ranges, mode, begins, counts, huge_before, failed: None })
+        Ok(Counting { calls, ranges, mode, flushes: self.flushes, begins, counts, huge_before, failed: None })
     }
 
     /// Bytes that may be added to what heaps of `used_bytes` have held, so that tensors of the step lie in a range.
@@ -190,6 +202,8 @@ pub struct Counting {
     calls: Arc<dyn PageCalls>,
     ranges: Vec<Range<usize>>,
     mode: CountMode,
+    /// Whether operations begin with empty TLBs.
+    flushes: bool,
     /// Counts of the pages when the buffer got them, by buffer index; none for one that was there before.
     begins: HashMap<u32, Vec<PageCount>>,
     /// Counts so far by buffer index.
@@ -206,6 +220,17 @@ impl std::fmt::Debug for Counting {
 }
 
 impl Counting {
+    /// An operation begins. What the one before has left in the TLB is a matter of the processor, and of what else ran on
+    /// it; without that, every operation counts once at least for each page that it touches.
+    pub fn op_begins(&mut self) {
+        if !self.flushes {
+            return;
+        }
+        if let Err(error) = self.calls.flush() {
+            self.failed.get_or_insert(error);
+        }
+    }
+
     /// The buffer's pages begin at `addr`, and what was counted in them before is not its own.
     pub fn born(&mut self, index: u32, addr: usize, size_bytes: u64) {
         if let Some(counts) = self.read(addr, size_bytes) {

@@ -154,6 +154,9 @@ impl Recorder {
         for touch in inputs {
             log.touch(execution, *touch, memory);
         }
+        if let Some(counting) = &mut log.counting {
+            counting.op_begins();
+        }
         let now_ns = self.now_ns();
         if let Some(op) = log.ops.last_mut() {
             (op.start_ns, op.end_ns) = (now_ns, now_ns);

@@ -20,6 +20,7 @@ fn constants() -> Vec<(&'static str, u64)> {
         ("SENTINEL_FEATURE_EXACT_THREADS", abi::FEATURE_EXACT_THREADS),
         ("SENTINEL_FEATURE_ATTACH", abi::FEATURE_ATTACH),
         ("SENTINEL_FEATURE_PATCHED", abi::FEATURE_PATCHED),
+        ("SENTINEL_FEATURE_FLUSH", abi::FEATURE_FLUSH),
         ("SENTINEL_MODE_EXACT", abi::MODE_EXACT.into()),
         ("SENTINEL_MODE_TLB_MISS", abi::MODE_TLB_MISS.into()),
         ("SENTINEL_RESET_RANGES", abi::RESET_RANGES.into()),
@@ -31,6 +32,7 @@ fn constants() -> Vec<(&'static str, u64)> {
         ("SENTINEL_IOC_READ", abi::IOC_READ),
         ("SENTINEL_IOC_RESET", abi::IOC_RESET),
         ("SENTINEL_IOC_STATUS", abi::IOC_STATUS),
+        ("SENTINEL_IOC_FLUSH", abi::IOC_FLUSH),
     ]
 }
 

@@ -61,6 +61,10 @@ impl PageCalls for Fake {
         self.called("stop", String::new())
     }
 
+    fn flush(&self) -> Result<(), ProfilerError> {
+        self.called("flush", String::new())
+    }
+
     fn read(&self, range: &Range<usize>) -> Result<Vec<PageCount>, ProfilerError> {
         if self.state().refused == Some("read") {
             return Err(refusal("read"));
@@ -80,7 +84,7 @@ impl PageCalls for Fake {
 }
 
 fn counting(fake: &Arc<Fake>) -> Counting {
-    let profiler = PageProfiler::new(Arc::clone(fake) as Arc<dyn PageCalls>, Mode::TlbMiss, 1 << 20);
+    let profiler = PageProfiler::new(Arc::clone(fake) as Arc<dyn PageCalls>, Mode::TlbMiss, &info(true, true));
     profiler.begin(vec![0x10000..0x20000, 0x40000..0x50000]).unwrap()
 }
 
@@ -147,9 +151,29 @@ fn a_refusal_while_counting_is_kept_and_one_at_the_begin_ends_it() {
     assert_eq!((counted.buffers, failed), (vec![None], Some(refusal("read"))));
     for call in ["add", "start"] {
         fake.state().refused = Some(call);
-        let profiler = PageProfiler::new(Arc::clone(&fake) as Arc<dyn PageCalls>, Mode::Exact, 1 << 20);
+        let profiler = PageProfiler::new(Arc::clone(&fake) as Arc<dyn PageCalls>, Mode::Exact, &info(true, true));
         assert_eq!(profiler.begin(vec![0x10000..0x20000, 0x40000..0x50000]).unwrap_err(), refusal(call));
         assert_eq!(fake.state().calls.last().unwrap(), "reset", "nothing is left of it");
+    }
+}
+
+#[test]
+fn operations_begin_with_empty_tlbs_where_only_misses_count_and_the_kernel_can() {
+    let able = info(true, true);
+    let cases = [
+        (Mode::TlbMiss, able.clone(), 1),
+        (Mode::TlbMiss, Info { flush: false, ..able.clone() }, 0),
+        (Mode::Exact, able, 0),
+    ];
+    for (mode, info, flushes) in cases {
+        let fake = Arc::new(Fake::default());
+        let profiler = PageProfiler::new(Arc::clone(&fake) as Arc<dyn PageCalls>, mode, &info);
+        let mut counting = profiler.begin(vec![0x10000..0x20000, 0x40000..0x50000]).unwrap();
+        counting.op_begins();
+        assert_eq!(fake.state().calls.iter().filter(|call| *call == "flush").count(), flushes, "{mode:?}");
+        fake.state().refused = Some("flush");
+        counting.op_begins();
+        assert_eq!(counting.finish(0).2, (flushes > 0).then(|| refusal("flush")));
     }
 }
 
@@ -169,7 +193,8 @@ fn as_many_huge_pages_are_made_again_as_were_split() {
 
 #[test]
 fn ranges_stay_within_the_limit() {
-    let profiler = |pages| PageProfiler::new(Arc::new(Fake::default()), Mode::TlbMiss, pages);
+    let with = |max_pages| Info { max_pages, ..info(true, true) };
+    let profiler = |pages| PageProfiler::new(Arc::new(Fake::default()), Mode::TlbMiss, &with(pages));
     assert_eq!(profiler(1 << 30).room_bytes(4096), ROOM_BYTES + 4096);
     assert_eq!(profiler(100).room_bytes(40 * 4096), 60 * 4096);
     assert_eq!(profiler(100).room_bytes(200 * 4096), 0);
@@ -184,6 +209,7 @@ fn info(exact: bool, tlb_miss: bool) -> Info {
         tlb_miss,
         exact_threads: true,
         patched: true,
+        flush: true,
         not_counted: 0,
         max_ranges: 8,
         max_pages: 1000,

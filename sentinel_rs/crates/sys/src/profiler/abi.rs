@@ -23,6 +23,8 @@ pub const FEATURE_EXACT_THREADS: u64 = 1 << 2;
 pub const FEATURE_ATTACH: u64 = 1 << 3;
 /// [`RawInfo::features`]: built into the kernel.
 pub const FEATURE_PATCHED: u64 = 1 << 4;
+/// [`RawInfo::features`]: the TLBs can be emptied while it counts.
+pub const FEATURE_FLUSH: u64 = 1 << 5;
 
 /// [`RawStart::mode`]: every access.
 pub const MODE_EXACT: u32 = 1;
@@ -164,3 +166,5 @@ pub const IOC_READ: c_ulong = number(WRITE, 5, size_of::<RawRead>());
 pub const IOC_RESET: c_ulong = number(WRITE, 6, size_of::<RawReset>());
 /// Number of STATUS.
 pub const IOC_STATUS: c_ulong = number(READ, 7, size_of::<RawStatus>());
+/// Number of FLUSH.
+pub const IOC_FLUSH: c_ulong = number(0, 8, 0);

@@ -111,6 +111,8 @@ pub struct Info {
     pub exact_threads: bool,
     /// Built into the kernel; false for the module.
     pub patched: bool,
+    /// Whether the TLBs can be emptied while it counts.
+    pub flush: bool,
     /// Bits of what the counts leave out.
     pub not_counted: u64,
     /// Ranges that one process can have.
@@ -146,6 +148,7 @@ impl Info {
             tlb_miss: has(abi::FEATURE_TLB_MISS),
             exact_threads: has(abi::FEATURE_EXACT_THREADS),
             patched: has(abi::FEATURE_PATCHED),
+            flush: has(abi::FEATURE_FLUSH),
             not_counted: raw.not_counted,
             max_ranges: raw.max_ranges,
             max_pages: raw.max_pages,
@@ -265,6 +268,16 @@ impl Device {
         unsafe { self.call("STOP", abi::IOC_STOP, std::ptr::null_mut(), about) }
     }
 
+    /// Empties the TLBs of this process's translations, so that the next access to each page misses them.
+    ///
+    /// # Errors
+    /// [`ProfilerError::Call`]: `EINVAL` when nothing runs, `ENOTTY` on a kernel without [`Info::flush`].
+    pub fn flush(&self) -> Result<(), ProfilerError> {
+        let about = ("state", "stopped".to_owned(), "a running profiler with SENTINEL_FEATURE_FLUSH");
+        // SAFETY: the call takes no argument.
+        unsafe { self.call("FLUSH", abi::IOC_FLUSH, std::ptr::null_mut(), about) }
+    }
+
     /// The counts of these pages so far, in their order.
     ///
     /// # Errors
@@ -353,6 +366,7 @@ mod tests {
             device.add_range(&(0x1000..0x3000)).unwrap_err(),
             device.start(Mode::Exact).unwrap_err(),
             device.stop().unwrap_err(),
+            device.flush().unwrap_err(),
             device.read(&(0x1000..0x3000)).unwrap_err(),
             device.reset().unwrap_err(),
             device.status().unwrap_err(),

@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Where apply.sh puts it in a patched kernel. */
+#include "../../../core/sentinel_hooks.h"
