@@ -503,7 +503,7 @@ int sentinel_forget_translations(struct sentinel_session *session,
 {
 	if (!session->mode)
 		return -EINVAL;
-	flush_tlb_mm(mm);
+	sentinel_flush(mm, 0, TLB_FLUSH_ALL);
 	return 0;
 }
 
