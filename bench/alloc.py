@@ -2,8 +2,9 @@
 
 The same program replays with Sentinel following a plan, with Sentinel before a plan, and with the C library's allocator
 and those that are preloaded in its place; a second one replays with TensorFlow's own best-fit allocator. They take
-turns. CPU nanoseconds of a thread per pair of allocation and release, the least of the runs, then the geometric mean
-over the steps. The last line is one JSON object.
+turns. CPU nanoseconds of a thread per pair of allocation and release; of Sentinel what the operations take with them
+less what they take without. Each the least of the runs, then the geometric mean over the steps. What two threads spend
+asleep on a lock is not counted, for nobody. The last line is one JSON object.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def replay_bfc(program, threads, rounds, events):
     command = [str(program), str(threads), str(rounds)]
     environment = contenders.environment("stock")
     said = [subprocess.check_output(command, input=own, env=environment) for own in events]
-    return [float(line) for line in said]
+    return [float(line) for line in said] + [0.0] * len(events)
 
 
 def events_of(program):
@@ -95,12 +96,13 @@ def cases():
 
 
 def replay(program, kind, peer, threads, rounds):
-    """Nanoseconds per pair, by trace."""
+    """Nanoseconds per pair and without allocations, one of each by trace."""
     command = [str(program), kind, str(threads), str(rounds)]
     command += [str(WORKSPACE / "testdata" / (trace + ".trace")) for trace in TRACES]
     environment = contenders.environment(peer or "stock")
     text = subprocess.check_output(command, env=environment, stderr=subprocess.DEVNULL)
-    return [float(line.split()[-1]) for line in text.decode().splitlines()]
+    pairs = [line.split()[-2:] for line in text.decode().splitlines()]
+    return [float(value) for column in zip(*pairs) for value in column]
 
 
 def measure(arguments, bfc_folder):
@@ -117,7 +119,8 @@ def measure(arguments, bfc_folder):
                 found = replay(program, kind, peer, threads, arguments.rounds)
             before = least.get(name, found)
             least[name] = [min(pair) for pair in zip(found, before)]
-    return least, calibrations
+    halves = {name: (own[: len(TRACES)], own[len(TRACES) :]) for name, own in least.items()}
+    return {name: [a - b for a, b in zip(*both)] for name, both in halves.items()}, calibrations
 
 
 def main():

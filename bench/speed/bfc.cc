@@ -43,6 +43,7 @@ double Replay(const std::vector<Event>& events, size_t buffers, int rounds, Allo
         allocator->DeallocateRaw(block);
       } else {
         block = allocator->AllocateRaw(kAlignBytes, event.bytes);
+        if (block == nullptr) abort();
       }
     }
   }

@@ -15,8 +15,9 @@ const BITS: u64 = 64;
 /// the two ways looks afterwards whether it is taken in the other, and gives it back when it is.
 ///
 /// A claim acquires and a release releases each word, so whoever claims a granule sees everything that the owner before
-/// did to the memory under it before releasing it. A claim is sequentially consistent: of two threads of which each claims and
-/// then looks at what the other one has written before its own look, at least one sees the other.
+/// did to the memory under it before releasing it. A claim is sequentially consistent: of two threads of which one claims and
+/// then reads a flag, the other writes that flag and then looks for claims, at least one sees the other, when the flag is read
+/// and written sequentially consistently and a sequentially consistent fence lies before the look.
 #[derive(Debug)]
 pub struct ClaimMap {
     /// Bit `g % 64` of word `g / 64` is granule `g`.

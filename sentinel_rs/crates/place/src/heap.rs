@@ -4,8 +4,8 @@
 //! merge with in constant time. Free chunks lie in bins by length; a bin is ordered by (length, offset), and bins are
 //! ordered by length, so the first chunk found is the best fit, the lowest in address among equals.
 
+use crate::bin::Bin;
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
 
 /// Every offset and every block length is a multiple of this.
 const GRANULE_BYTES: u64 = 64;
@@ -49,8 +49,7 @@ pub struct Heap {
     spare: Vec<usize>,
     /// Live blocks by offset.
     live: FxHashMap<u64, usize>,
-    /// Free chunks by (length, offset).
-    bins: Vec<BTreeMap<(u64, u64), usize>>,
+    bins: Vec<Bin>,
     /// Bit `b % 64` of word `b / 64` is set when bin `b` is not empty.
     occupied: [u64; BIN_WORDS],
     used: u64,
@@ -68,7 +67,7 @@ impl Heap {
             chunks: Vec::new(),
             spare: Vec::new(),
             live: FxHashMap::default(),
-            bins: vec![BTreeMap::new(); BIN_COUNT],
+            bins: vec![Bin::default(); BIN_COUNT],
             occupied: [0; BIN_WORDS],
             used: 0,
             peak: 0,
@@ -94,11 +93,6 @@ impl Heap {
         }
         let len = size_bytes.max(1).checked_next_multiple_of(GRANULE_BYTES)?;
         let (index, offset) = self.best_fit(len, align_bytes)?;
-        Some(self.begin(index, offset, size_bytes, len))
-    }
-
-    /// Makes `len` bytes at `offset` of a free chunk a live block.
-    fn begin(&mut self, index: usize, offset: u64, size_bytes: u64, len: u64) -> u64 {
         self.bin_remove(index);
         let front = offset - self.chunks[index].offset;
         if front > 0 {
@@ -114,14 +108,7 @@ impl Heap {
         self.used += len;
         self.peak = self.peak.max(self.used);
         self.high_water = self.high_water.max(offset + len);
-        offset
-    }
-
-    /// As [`Heap::alloc`], but `None` too when the block would reach beyond all that were there before.
-    pub fn alloc_below_high_water(&mut self, size_bytes: u64, align_bytes: u64) -> Option<u64> {
-        let len = size_bytes.max(1).checked_next_multiple_of(GRANULE_BYTES)?;
-        let (index, offset) = align_bytes.is_power_of_two().then(|| self.best_fit(len, align_bytes)).flatten()?;
-        (offset + len <= self.high_water).then(|| self.begin(index, offset, size_bytes, len))
+        Some(offset)
     }
 
     /// Ends the block at `offset` and merges it with its free neighbours. Returns the block's length in bytes, or `None`
@@ -178,8 +165,8 @@ impl Heap {
 
     /// Free ranges (offset, length) that were used before: where pages may be left that nobody needs.
     pub fn stale_ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let free = self.bins.iter().flat_map(BTreeMap::keys);
-        free.filter_map(|&(len, offset)| {
+        let free = self.bins.iter().flat_map(|bin| bin.from(0));
+        free.filter_map(|(len, offset, _)| {
             let end = (offset + len).min(self.high_water);
             (offset < end).then(|| (offset, end - offset))
         })
@@ -213,8 +200,7 @@ impl Heap {
         let first = bin_of(len);
         let higher = std::iter::successors(self.occupied_from(first + 1), |bin| self.occupied_from(bin + 1));
         // Only the first bin can hold chunks that are too short.
-        let fitting = self.bins[first].range((len, 0)..);
-        fitting.chain(higher.flat_map(|bin| &self.bins[bin])).map(|(&(len, offset), &index)| (len, offset, index))
+        self.bins[first].from(len).chain(higher.flat_map(|bin| self.bins[bin].from(0)))
     }
 
     /// The first bin from `bin` upwards that holds a chunk.
@@ -287,14 +273,14 @@ impl Heap {
     fn bin_insert(&mut self, index: usize) {
         let Chunk { offset, len, .. } = self.chunks[index];
         let bin = bin_of(len);
-        self.bins[bin].insert((len, offset), index);
+        self.bins[bin].insert(len, offset, index);
         self.occupied[bin / 64] |= 1 << (bin % 64);
     }
 
     fn bin_remove(&mut self, index: usize) {
         let Chunk { offset, len, .. } = self.chunks[index];
         let bin = bin_of(len);
-        self.bins[bin].remove(&(len, offset));
+        self.bins[bin].remove(len, offset);
         if self.bins[bin].is_empty() {
             self.occupied[bin / 64] &= !(1 << (bin % 64));
         }

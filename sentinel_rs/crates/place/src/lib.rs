@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod arena;
+mod bin;
 mod budget;
 mod claims;
 mod heap;

@@ -1,4 +1,5 @@
-//! Replays the allocations of a recorded step, and prints the CPU nanoseconds that a pair of allocation and release takes:
+//! Replays the allocations of a recorded step, and prints the CPU nanoseconds per pair of allocation and release: of the
+//! operations with them, and of the same operations without, which is nothing for `malloc`:
 //! `replay planned|unplanned|malloc THREADS ROUNDS FILE...`. With `malloc` it is the C library's, or whose library is
 //! preloaded in its place. Each thread replays steps of its own; a plan is followed by one. `replay events 1 1 FILE` prints
 //! what is replayed, for other programs: `a BUFFER BYTES` for an allocation, `f BUFFER` for a release.
@@ -11,7 +12,7 @@ use rt::tiers::single::SingleTier;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use sys::process::thread_cpu_ns;
 use trace::{Origin, StepTrace};
 
@@ -67,9 +68,7 @@ impl Replay {
             pairs,
         }
     }
-}
 
-impl Replay {
     fn print(&self) {
         for event in self.events.iter().flatten() {
             match *event {
@@ -84,13 +83,18 @@ fn last(count: usize) -> u32 {
     u32::try_from(count).map_or(u32::MAX, |count| count.saturating_sub(1))
 }
 
-/// Replays with the C library's allocator, or the preloaded one.
-fn with_malloc(replay: &Replay) {
-    let mut blocks: Vec<Vec<u8>> = std::iter::repeat_with(Vec::new).take(replay.buffers).collect();
+/// What TensorFlow aligns tensors to.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u8; 64]);
+
+/// Replays with the C library's allocator, or the preloaded one, aligned as TensorFlow asks it to.
+fn with_malloc(replay: &Replay, blocks: &mut [Vec<Line>]) {
     for event in replay.events.iter().flatten() {
         match *event {
             Event::Alloc { buffer, bytes } => {
-                blocks[buffer] = black_box(Vec::with_capacity(usize::try_from(bytes.max(1)).unwrap_or(usize::MAX)));
+                let lines = usize::try_from(bytes.max(1).div_ceil(64)).unwrap_or(usize::MAX);
+                blocks[buffer] = black_box(Vec::with_capacity(lines));
             }
             Event::Free { buffer } => blocks[buffer] = Vec::new(),
         }
@@ -116,14 +120,15 @@ fn runtime() -> Result<Arc<Runtime>, Box<dyn Error>> {
 }
 
 /// One operation after the other, with or without what they allocate.
-fn with_runtime(runtime: &Runtime, replay: &Replay, step_id: i64, allocates: bool) {
-    let mut blocks = vec![0_usize; replay.buffers];
+fn with_runtime(runtime: &Runtime, replay: &Replay, blocks: &mut [usize], step_id: i64, allocates: bool) {
     for (&kernel, events) in replay.kernels.iter().zip(&replay.events) {
         let scope = runtime.op_begins(kernel, step_id, &[]);
         for event in events.iter().filter(|_| allocates) {
             match *event {
-                Event::Alloc { buffer, bytes } => blocks[buffer] = runtime.alloc(ALIGN_BYTES, bytes).unwrap_or(0),
-                Event::Free { buffer } => drop(runtime.free(blocks[buffer])),
+                Event::Alloc { buffer, bytes } => {
+                    blocks[buffer] = runtime.alloc(ALIGN_BYTES, bytes).expect("there is memory");
+                }
+                Event::Free { buffer } => assert!(runtime.free(blocks[buffer])),
             }
         }
         runtime.op_ends(&scope, &[], &[], true);
@@ -143,18 +148,22 @@ fn timed(rounds: u32, mut work: impl FnMut()) -> f64 {
     (thread_cpu_ns() - before) as f64
 }
 
-/// Follows a plan; nanoseconds per round with allocations, less those without.
-fn planned(replay: &Replay, rounds: u32) -> Result<f64, Box<dyn Error>> {
+/// Nanoseconds of all rounds: with allocations, and of the same operations without.
+type Times = (f64, f64);
+
+/// Follows a plan.
+fn planned(replay: &Replay, rounds: u32) -> Result<Times, Box<dyn Error>> {
     let runtime = runtime()?;
     let graph = runtime.graph_opens(GraphEdges::new(&replay.names, &replay.edges));
     for (kernel, name) in replay.kernels.iter().zip(&replay.names) {
         runtime.kernels.hold(usize::try_from(*kernel)? * 64 + 64, name, "Op");
     }
     let mut step_id = 0;
+    let mut blocks = vec![0; replay.buffers];
     let mut step = |allocates: bool| {
         step_id += 1;
         let start = runtime.step_begins(graph, step_id, 1);
-        with_runtime(&runtime, replay, step_id, allocates);
+        with_runtime(&runtime, replay, &mut blocks, step_id, allocates);
         if start.tag != 0 {
             runtime.step_ends(start.tag, true);
         }
@@ -173,16 +182,28 @@ fn planned(replay: &Replay, rounds: u32) -> Result<f64, Box<dyn Error>> {
     if report.steps_managed < u64::from(rounds) {
         return Err(format!("no plan was followed: {:?}", report.message).into());
     }
-    Ok(whole - hooks)
+    Ok((whole, hooks))
 }
 
-/// Serves every allocation from the heaps, in `threads` threads; nanoseconds per round and thread.
-fn in_threads(threads: u32, work: impl Fn() -> f64 + Sync) -> Result<f64, Box<dyn Error>> {
-    let times: Option<Vec<f64>> = std::thread::scope(|scope| {
+/// Serves every allocation from the heaps. All threads replay at the same time, and afterwards all do without allocations.
+fn unplanned(replay: &Replay, rounds: u32, runtime: &Runtime, together: &Barrier) -> Times {
+    let mut blocks = vec![0; replay.buffers];
+    let mut run = |allocates| {
+        together.wait();
+        timed(rounds, || with_runtime(runtime, replay, &mut blocks, 0, allocates))
+    };
+    (run(true), run(false))
+}
+
+/// The same in `threads` threads; the mean of their times.
+fn in_threads(threads: u32, work: impl Fn() -> Times + Sync) -> Result<Times, Box<dyn Error>> {
+    let times: Option<Vec<Times>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
         running.into_iter().map(|thread| thread.join().ok()).collect()
     });
-    Ok(times.ok_or("a thread failed")?.into_iter().sum::<f64>() / f64::from(threads))
+    let times = times.ok_or("a thread failed")?;
+    let mean = |of: fn(&Times) -> f64| times.iter().map(of).sum::<f64>() / f64::from(threads);
+    Ok((mean(|times| times.0), mean(|times| times.1)))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -197,20 +218,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             replay.print();
             continue;
         }
-        let ns = match kind.as_str() {
+        let together = Barrier::new(usize::try_from(threads)?);
+        let (whole, hooks) = match kind.as_str() {
             "planned" => planned(&replay, rounds)?,
             "unplanned" => {
                 let runtime = runtime()?;
-                let replayed = || timed(rounds, || with_runtime(&runtime, &replay, 0, true));
-                let idle = || timed(rounds, || with_runtime(&runtime, &replay, 0, false));
-                in_threads(threads, || replayed() - idle())?
+                in_threads(threads, || unplanned(&replay, rounds, &runtime, &together))?
             }
-            "malloc" => in_threads(threads, || timed(rounds, || with_malloc(&replay)))?,
+            "malloc" => in_threads(threads, || {
+                let mut blocks = vec![Vec::new(); replay.buffers];
+                together.wait();
+                (timed(rounds, || with_malloc(&replay, &mut blocks)), 0.0)
+            })?,
             _ => return Err(format!("{kind}: accepted are planned, unplanned, malloc and events").into()),
         };
         #[allow(clippy::cast_precision_loss)] // a count of allocations
         let pairs = replay.pairs as f64 * f64::from(rounds);
-        println!("{file} {:.2}", ns / pairs);
+        println!("{file} {:.2} {:.2}", whole / pairs, hooks / pairs);
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 //!
 //! Address space is cut into spans of one class each; which one is read off the address. A thread keeps freed blocks and
 //! exchanges them with a list per class in batches. Blocks are never merged and never given back to the system: what they
-//! hold at most is what they held at the same time, by class.
+//! hold at most is what they held at the same time, by class, and what threads keep. That a block is released twice is not
+//! noticed.
 
 use place::Budget;
 use std::cell::RefCell;

@@ -78,7 +78,8 @@ impl Cache {
     /// The line that may hold the kernel.
     fn line(&self, address: usize) -> usize {
         let stretch = (address >> STRETCH_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        (stretch + (address >> LINE_BITS)) % self.lines.len()
+        // The number of lines is a power of two.
+        (stretch + (address >> LINE_BITS)) & (self.lines.len() - 1)
     }
 
     fn get(&self, address: usize, generation: u32) -> Option<u32> {

@@ -26,7 +26,6 @@ pub mod placement;
 mod planning;
 mod profiled;
 pub mod profiler;
-mod recent;
 pub mod recorder;
 pub mod runtime;
 pub mod setup;

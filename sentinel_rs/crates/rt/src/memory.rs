@@ -2,7 +2,6 @@
 
 use crate::blocks::{Blocks as SmallBlocks, LARGEST_BYTES};
 use crate::placement::Placement;
-use crate::recent::{Offered, Recent, LARGER_THAN_BYTES};
 use crate::waits::DeathWaits;
 use arc_swap::ArcSwapOption;
 use place::{Arena, Budget, Ground, Heap, PageTiers, TierError, Tiers, UnitState};
@@ -106,8 +105,6 @@ pub struct Memory {
     small: Vec<Area>,
     /// Where nothing moves: small blocks that threads keep.
     kept: Option<Arc<SmallBlocks>>,
-    /// Where nothing moves: large blocks of the fast heap that wait for their like.
-    recent: Option<Recent>,
     plans: Range<usize>,
     plan_space: Mutex<Heap>,
     /// The arena in each GiB of `plans`.
@@ -157,7 +154,6 @@ impl Memory {
         pages.set(fast.clone(), Tier::FAST);
         pages.set(small.clone(), Tier::FAST);
         let kept = (!moves).then(|| SmallBlocks::new(small.clone()));
-        let recent = (!moves).then(|| Recent::new(&fast));
         let shard = usize_of(SMALL_SHARD_BYTES);
         let small = (0..if moves { SMALL_SHARDS } else { 0 })
             .map(|i| Area::new(small.start + i * shard..small.start + (i + 1) * shard, Tier::FAST))
@@ -175,7 +171,6 @@ impl Memory {
             plans,
             moves,
             kept,
-            recent,
             whole,
             tiers,
         })
@@ -227,46 +222,14 @@ impl Memory {
         if tier != Tier::FAST {
             return self.slow.alloc(size, align);
         }
-        let wanted = |_: &&Recent| size > LARGER_THAN_BYTES && align == MIN_ALIGN_BYTES;
-        let recent = self.recent.as_ref().filter(wanted);
-        if let Some(addr) = recent.and_then(|recent| recent.take(size)) {
-            return Some(addr);
-        }
         if !self.budget.try_reserve(size) {
-            self.take_back_recent(&mut self.fast.blocks());
-            if !self.budget.try_reserve(size) {
-                return None;
-            }
+            return None;
         }
-        let addr = self.alloc_fast(size, align);
-        match (addr, recent) {
-            (Some(addr), Some(recent)) => recent.born(addr, size),
-            (None, _) => self.budget.release(size),
-            (Some(_), None) => {}
+        let addr = self.fast.alloc(size, align);
+        if addr.is_none() {
+            self.budget.release(size);
         }
         addr
-    }
-
-    /// A block of the fast heap, which takes back what waits for its like before it grows.
-    fn alloc_fast(&self, size_bytes: u64, align_bytes: u64) -> Option<usize> {
-        if self.recent.is_none() {
-            return self.fast.alloc(size_bytes, align_bytes);
-        }
-        let mut blocks = self.fast.blocks();
-        let offset = blocks.heap.alloc_below_high_water(size_bytes, align_bytes).or_else(|| {
-            self.take_back_recent(&mut blocks);
-            blocks.heap.alloc(size_bytes, align_bytes)
-        })?;
-        Some(self.fast.range.start + usize_of(offset))
-    }
-
-    /// Gives the heap what waits for its like.
-    fn take_back_recent(&self, blocks: &mut Blocks) {
-        let Some(recent) = &self.recent else { return };
-        recent.drain(|addr| {
-            let freed = blocks.heap.free((addr - self.fast.range.start) as u64);
-            self.budget.release(freed.unwrap_or(0));
-        });
     }
 
     /// What the heaps of the two tiers have used so far, in whole pages, and beyond it in the heap of `tier` as much as
@@ -333,9 +296,6 @@ impl Memory {
             let block = |size_bytes| Freed::Block { size_bytes, slow_bytes: 0 };
             return kept.free(addr).map_or(Freed::NotOurs, block);
         }
-        if let Some(freed) = self.free_recent(addr) {
-            return freed;
-        }
         let Some(area) = self.area_of(addr) else { return Freed::NotOurs };
         let mut blocks = area.blocks();
         if !blocks.units.is_empty() {
@@ -353,19 +313,6 @@ impl Memory {
         }
         let slow_bytes = if area.tier == Tier::FAST { 0 } else { size_bytes };
         Freed::Block { size_bytes, slow_bytes }
-    }
-
-    /// Lets a large block wait for its like, unless fast bytes are limited: then others want its pages.
-    fn free_recent(&self, addr: usize) -> Option<Freed> {
-        let recent = self.recent.as_ref().filter(|_| self.fast.range.contains(&addr))?;
-        if self.budget.allowed() != u64::MAX {
-            return None;
-        }
-        match recent.offer(addr) {
-            Offered::Taken(size_bytes) => Some(Freed::Block { size_bytes, slow_bytes: 0 }),
-            Offered::Dead => Some(Freed::NotOurs),
-            Offered::Refused => None,
-        }
     }
 
     /// Where fast bytes are limited, a large block's pages go with it: the budget gives its room to somebody else.
@@ -459,7 +406,6 @@ impl Memory {
 
     /// Gives pages of free blocks of the heaps back to the system, now that a plan or its profile wants that memory.
     pub fn trim(&self) {
-        self.take_back_recent(&mut self.fast.blocks());
         for area in [&self.fast, &self.slow] {
             let blocks = area.blocks();
             for (offset, len) in blocks.heap.stale_ranges() {
@@ -540,7 +486,7 @@ impl Memory {
     pub fn retire(&self, arena: &Arc<Arena>) -> bool {
         // A tensor of the pool may have died after the pool was sized for the last time.
         self.on_ground(|ground| arena.size_pool(0, ground));
-        if arena.claimed_bytes() > 0 || arena.pool_now_bytes() > 0 {
+        if arena.pool_now_bytes() > 0 || arena.claimed_bytes() > 0 {
             return false;
         }
         for entry in self.entries(arena) {

@@ -135,6 +135,8 @@ impl Recorder {
         if let Some(counting) = counted {
             counting.finish(0).1.collapse();
         }
+        // A thread that remembers the step may outlive it by long.
+        *self.log() = Log::default();
     }
 
     fn now_ns(&self) -> u64 {

@@ -275,7 +275,14 @@ impl Runtime {
         self.with_active(|active| match active.filter(|active| active.tag == own.step_tag).map(|active| &active.mode) {
             Some(Mode::Profiling(recorder)) => {
                 let room_bytes = recorder.room_for(size_bytes);
-                let addr = self.memory.alloc_heap(room_bytes, align_bytes, self.profiled_tier())?;
+                let tier = self.profiled_tier();
+                // The kernel counts in the heaps only.
+                let from_threads = tier == Tier::FAST && !recorder.own_pages() && self.memory.threads_keep(room_bytes);
+                let addr = if from_threads {
+                    self.memory.alloc_small(room_bytes, align_bytes)
+                } else {
+                    self.memory.alloc_heap(room_bytes, align_bytes, tier)
+                }?;
                 recorder.born(own.kernel, own.execution, addr, size_bytes);
                 Some(addr)
             }
