@@ -17,6 +17,31 @@ static void expect(int fd, char *pages, size_t count, uint64_t reads,
 	      (unsigned long long)reads, (unsigned long long)writes);
 }
 
+/*
+ * The first read of each page misses the TLB, and no other one unless the processor dropped a translation meanwhile, as it
+ * may when the kernel runs something else on it: not in every one of a few rounds.
+ */
+static void expect_misses(int fd, char *pages)
+{
+	uint64_t least = UINT64_MAX, most = 0, writes = 0;
+
+	for (int round = 0; round < 5; round++) {
+		struct sentinel_count sum;
+
+		start(fd, SENTINEL_MODE_TLB_MISS);
+		read_pages(pages, PAGES, 10);
+		stop(fd);
+		sum = sum_of(fd, pages, PAGES);
+		least = sum.reads < least ? sum.reads : least;
+		most = sum.reads > most ? sum.reads : most;
+		writes += sum.writes;
+		reset(fd);
+	}
+	check(least == PAGES && most <= 10 * PAGES && !writes,
+	      "the same per TLB miss, 5 times: %llu to %llu reads and %llu writes, expected %d, rarely more, and 0",
+	      (unsigned long long)least, (unsigned long long)most, (unsigned long long)writes, PAGES);
+}
+
 static void test_rounds(char *pages, int fd)
 {
 	start(fd, SENTINEL_MODE_EXACT);
@@ -24,11 +49,7 @@ static void test_rounds(char *pages, int fd)
 	stop(fd);
 	expect(fd, pages, PAGES, 320, 0, "32 pages read 10 times");
 	reset(fd);
-	start(fd, SENTINEL_MODE_TLB_MISS);
-	read_pages(pages, PAGES, 10);
-	stop(fd);
-	expect(fd, pages, PAGES, 32, 0, "the same per TLB miss");
-	reset(fd);
+	expect_misses(fd, pages);
 	start(fd, SENTINEL_MODE_EXACT);
 	write_pages(pages, PAGES, 500);
 	stop(fd);

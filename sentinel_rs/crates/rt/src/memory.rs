@@ -8,7 +8,7 @@ use place::{Arena, Budget, Ground, Heap, PageTiers, TierError, Tiers, UnitState}
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use trace::{page_ceil, Tier, PAGE_BYTES, SLOT_MIN_BYTES};
 
@@ -16,6 +16,8 @@ const GIB: u64 = 1 << 30;
 /// Shards of the heap of small blocks; a thread keeps to one of them.
 const SMALL_SHARDS: usize = 8;
 const SMALL_SHARD_BYTES: u64 = 8 * GIB;
+/// A few microseconds on most processors.
+const LOOKS_BEFORE_SLEEP: u32 = 200;
 /// TensorFlow's own alignment of tensors.
 const MIN_ALIGN_BYTES: u64 = 64;
 /// Freed blocks from here on are worth a system call: the fast node would hold them while the budget believes them gone.
@@ -43,7 +45,16 @@ impl Area {
         Area { range, tier, blocks }
     }
 
+    /// The blocks, alone. They are held for less time than it takes to put a thread to sleep and to wake it, so whoever finds
+    /// them taken looks again for a while first.
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
+        for _ in 0..LOOKS_BEFORE_SLEEP {
+            match self.blocks.try_lock() {
+                Ok(blocks) => return blocks,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
