@@ -255,8 +255,15 @@ static int get_counter(char *buffer, const struct kernel_param *parameter)
 		       atomic_long_read((atomic_long_t *)parameter->arg));
 }
 
+/* The kernel calls this without a look whether it is there, when somebody gives a counter on a command line. */
+static int refuse_counter(const char *value, const struct kernel_param *parameter)
+{
+	return -EPERM;
+}
+
 static const struct kernel_param_ops counter_operations = {
 	.get = get_counter,
+	.set = refuse_counter,
 };
 
 module_param_cb(sessions, &counter_operations, &sentinel_sessions, 0400);
@@ -306,8 +313,9 @@ device_initcall(sentinel_init);
 static void __exit sentinel_exit(void)
 {
 	misc_deregister(&sentinel_device);
-	sentinel_platform_exit();
+	/* First who looks at the tasks, then their states. */
 	sentinel_fault_exit();
+	sentinel_platform_exit();
 }
 module_exit(sentinel_exit);
 #endif

@@ -268,20 +268,36 @@ int sentinel_enter(struct sentinel_session *session, struct mm_struct *reached)
 	return atomic_read(&session->mm->mm_users) ? -EACCES : -ESRCH;
 }
 
-static int attach_mm(struct sentinel_session *session, struct mm_struct *mm,
-		     struct task_struct *leader)
+/* The id of a task's process, with a reference; NULL when the task has ended and its process may be gone too. */
+static struct pid *process_of(struct task_struct *task)
 {
+	struct pid *pid = NULL;
+
+	rcu_read_lock();
+	if (pid_alive(task))
+		pid = get_pid(task_tgid(task));
+	rcu_read_unlock();
+	return pid;
+}
+
+static int attach_mm(struct sentinel_session *session, struct mm_struct *mm,
+		     struct task_struct *task)
+{
+	struct pid *process = process_of(task);
 	int error = 0;
 
+	if (!process)
+		return -ESRCH;
 	mutex_lock(&attach_lock);
 	if (sentinel_of_mm(mm)) {
+		put_pid(process);
 		error = -EBUSY;
 	} else {
 		kref_get(&session->references);
 		session->mm = mm;
 		sentinel_set_mm(mm, session);
 		/* sentinel_reach() looks for the address space once it sees this. */
-		smp_store_release(&session->pid, get_task_pid(leader, PIDTYPE_PID));
+		smp_store_release(&session->pid, process);
 	}
 	mutex_unlock(&attach_lock);
 	return error;
@@ -326,7 +342,7 @@ int sentinel_attach(struct sentinel_session *session, pid_t pid)
 	else if (session->mm)
 		error = -EBUSY;
 	else
-		error = attach_mm(session, mm, task->group_leader);
+		error = attach_mm(session, mm, task);
 	mutex_unlock(&session->lock);
 put:
 	if (!IS_ERR(mm))

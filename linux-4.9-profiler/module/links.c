@@ -130,6 +130,8 @@ void sentinel_links_exit(void)
 	u32 i;
 
 	for (i = 0; i < ARRAY_SIZE(tasks.heads); i++)
-		hlist_for_each_entry_safe(task, next, &tasks.heads[i], link.node)
+		hlist_for_each_entry_safe(task, next, &tasks.heads[i], link.node) {
+			hlist_del(&task->link.node);
 			kfree(task);
+		}
 }

@@ -27,6 +27,8 @@ echo 0 >/proc/sys/kernel/ftrace_enabled
 insmod "$module" 2>/dev/null && bail "the module loads without the tracer by which it lives"
 dmesg | grep -q "sentinel: not loaded: the function tracer refuses" || bail "the kernel does not say that the tracer is off"
 echo 1 >/proc/sys/kernel/ftrace_enabled
+# What is in use can be read and not be given.
+insmod "$module" sessions=1 2>/dev/null && bail "the module takes a number of sessions"
 insmod "$module" || bail "the module cannot be loaded"
 # Tests that say on which node pages are cannot have the kernel move them as well.
 echo 0 >/proc/sys/kernel/numa_balancing

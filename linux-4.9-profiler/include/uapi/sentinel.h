@@ -56,10 +56,10 @@
 #define SENTINEL_FEATURE_EXACT_THREADS	(1ULL << 2)	/* exact also when threads share pages */
 #define SENTINEL_FEATURE_ATTACH		(1ULL << 3)	/* ATTACH is there: another process can be profiled */
 #define SENTINEL_FEATURE_PATCHED	(1ULL << 4)	/* built into the kernel, not a module for an unchanged one */
-#define SENTINEL_FEATURE_FLUSH	(1ULL << 5)	/* FLUSH is there */
+#define SENTINEL_FEATURE_FLUSH		(1ULL << 5)	/* FLUSH is there */
 
 /* Accesses that are never in the counts; struct sentinel_info, field not_counted. */
-#define SENTINEL_NOT_PINNED		(1ULL << 0)	/* by the kernel through the page's frame: direct I/O, ptrace, process_vm_readv */
+#define SENTINEL_NOT_PINNED		(1ULL << 0)	/* through the page's frame: direct I/O, ptrace, process_vm_readv, a guest of KVM */
 #define SENTINEL_NOT_DMA		(1ULL << 1)	/* by devices */
 #define SENTINEL_NOT_INTERRUPT		(1ULL << 2)	/* by interrupt handlers, such as perf's unwinder */
 #define SENTINEL_NOT_SAME_INSTRUCTION	(1ULL << 3)	/* second and later ones of one instruction (or one turn of a rep) to one page */
@@ -67,7 +67,6 @@
 #define SENTINEL_NOT_BESIDE_SYSCALL	(1ULL << 5)	/* by other threads while a system call copies from or to the page */
 #define SENTINEL_NOT_TLB_HIT		(1ULL << 6)	/* in tlb_miss mode: those whose translation is cached */
 #define SENTINEL_NOT_HUGETLB		(1ULL << 7)	/* to hugetlbfs pages; ranges that have some are refused */
-#define SENTINEL_NOT_BESIDE_STEP	(1ULL << 8)	/* by other threads while one thread's access to the page completes */
 #define SENTINEL_NOT_KERNEL_THREAD	(1ULL << 9)	/* second and later ones to a page by a kernel thread on the process' behalf */
 #define SENTINEL_NOT_LATE_DEVICE	(1ULL << 10)	/* to pages of device mappings that appear while profiling runs */
 
@@ -127,7 +126,8 @@ struct sentinel_attach {
  *
  * Errors: EBUSY while profiling runs or when the process is being profiled
  * through another file; EEXIST when it overlaps an earlier range; ENOSPC when
- * a limit of INFO would be passed; EOPNOTSUPP when hugetlbfs pages are mapped
+ * a limit of INFO would be passed, or the ranges of all users together would
+ * have more pages than the machine; EOPNOTSUPP when hugetlbfs pages are mapped
  * in it; ENOMEM.
  */
 struct sentinel_range {
