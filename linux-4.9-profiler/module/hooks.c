@@ -52,7 +52,7 @@ static void on_way_out(struct pt_regs *call)
 
 /* Page faults */
 
-/* No entry of a huge page should have the mark; a fault on one would be repeated for ever. */
+/* Huge pages are not watched; a fault on one that has the mark would be repeated for ever. */
 static bool is_of_huge_page(unsigned long error, unsigned long address)
 {
 	unsigned long flags;

@@ -9,9 +9,11 @@
  * such a mapping get it too; a fault there takes it off.
  *
  * The kernel would make entries of huge pages of it as well, and the mark means
- * something else to them. So a process has none while it is profiled: START
- * splits all, beside the ranges too, because mappings grow and merge; and hooks
- * keep new ones away.
+ * something else to them. So START splits those of armed mappings, beside the
+ * ranges too, and hooks keep new ones away. Those that come into an armed mapping
+ * later, because it grows, merges or is filled by mremap, may get the mark when the
+ * kernel changes them. That is harmless as long as the mark is not in the address
+ * mask: a fault takes it off, and whoever unmarks tables does.
  *
  * Where the kernel loses the mark from a mapping (mprotect and merging write it
  * anew), hooks arm it again before an entry is made of it. When a session stops,
@@ -104,9 +106,7 @@ void sentinel_arm_mapping(struct vm_area_struct *vma)
 static int split_table(pmd_t *pmd, unsigned long start, unsigned long end,
 		       struct mm_walk *walk)
 {
-	/* Memory of a device may be there in huge pages only; what is armed of it is split nevertheless. */
-	if (!vma_is_dax(walk->vma) || sentinel_is_armed(walk->vma))
-		split_huge_pmd(walk->vma, pmd, start);
+	split_huge_pmd(walk->vma, pmd, start);
 	cond_resched();
 	return 0;
 }
@@ -114,7 +114,7 @@ static int split_table(pmd_t *pmd, unsigned long start, unsigned long end,
 static const struct mm_walk_ops splitting = { .pmd_entry = split_table };
 
 /**
- * sentinel_arm_mappings() - splits all huge pages, and arms all mappings that have addresses of a range
+ * sentinel_arm_mappings() - arms all mappings that have addresses of a range, and splits their huge pages
  * @session: which runs from now on, so that no huge page comes any more
  * @mm: its address space, with mmap_lock held for writing
  */
@@ -125,10 +125,12 @@ void sentinel_arm_mappings(struct sentinel_session *session,
 
 	for (vma = find_vma(mm, 0); vma; vma = find_vma(mm, vma->vm_end))
 		sentinel_arm_mapping(vma);
-	walk_page_range(mm, 0, mm->task_size, &splitting, NULL);
+	for (vma = find_vma(mm, 0); vma; vma = find_vma(mm, vma->vm_end))
+		if (sentinel_is_armed(vma))
+			walk_page_range(mm, vma->vm_start, vma->vm_end, &splitting, NULL);
 }
 
-/* A huge page should never have the mark. Its table is locked. */
+/* A huge page is never to be watched. Its table is locked. */
 static bool unmark_huge(pmd_t *pmd)
 {
 	pmdval_t old;
@@ -162,7 +164,7 @@ static pmd_t *find_pmd(struct mm_struct *mm, unsigned long address)
 }
 
 /**
- * sentinel_unmark_huge() - after a fault, takes the mark off a huge page that has got it against all precautions
+ * sentinel_unmark_huge() - after a fault, takes the mark off a huge page that has got it
  * @mm: the address space
  * @address: of the fault
  *
@@ -186,6 +188,14 @@ bool sentinel_unmark_huge(struct mm_struct *mm, unsigned long address)
 	return done;
 }
 
+static void unmark_locked(struct mm_struct *mm, pmd_t *pmd)
+{
+	spinlock_t *lock = pmd_lock(mm, pmd);
+
+	unmark_huge(pmd);
+	spin_unlock(lock);
+}
+
 static int unmark_table(pmd_t *pmd, unsigned long start, unsigned long end,
 			struct mm_walk *walk)
 {
@@ -193,9 +203,7 @@ static int unmark_table(pmd_t *pmd, unsigned long start, unsigned long end,
 	spinlock_t *lock;
 	pte_t *first, *entry;
 
-	lock = pmd_lock(walk->mm, pmd);
-	unmark_huge(pmd);
-	spin_unlock(lock);
+	unmark_locked(walk->mm, pmd);
 	if (pmd_trans_unstable(pmd))
 		return 0;
 	first = pte_offset_map_lock(walk->mm, pmd, start, &lock);
@@ -270,6 +278,7 @@ static int filter_table(pmd_t *pmd, unsigned long start, unsigned long end,
 
 	if (sentinel_overlaps(table, start, end - start))
 		split_huge_pmd(walk->vma, pmd, start);
+	unmark_locked(walk->mm, pmd);
 	if (pmd_trans_unstable(pmd))
 		return 0;
 	first = pte_offset_map_lock(walk->mm, pmd, start, &lock);
