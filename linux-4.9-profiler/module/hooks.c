@@ -52,10 +52,30 @@ static void on_way_out(struct pt_regs *call)
 
 /* Page faults */
 
+/* Huge pages are not watched; a fault on one that has the mark would be repeated for ever. */
+static bool is_of_huge_page(unsigned long error, unsigned long address)
+{
+	unsigned long flags;
+	bool is;
+
+	if (!(error & X86_PF_RSVD) || !sentinel_in_use || !current->mm ||
+	    in_interrupt())
+		return false;
+	local_irq_save(flags);
+	is = sentinel_unmark_huge(current->mm, address);
+	local_irq_restore(flags);
+	return is;
+}
+
 static void on_bad_table(struct pt_regs *call)
 {
 	struct pt_regs *regs = (struct pt_regs *)call->di;
 
+	if (is_of_huge_page(call->si, call->dx)) {
+		this_cpu_write(refused, NULL);
+		go_to(call, do_nothing);
+		return;
+	}
 	switch (sentinel_fault(regs, call->si, call->dx)) {
 	case SENTINEL_DONE:
 		this_cpu_write(refused, NULL);

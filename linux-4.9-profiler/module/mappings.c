@@ -8,6 +8,13 @@
  * and from migration have the mark from their first moment. Other addresses of
  * such a mapping get it too; a fault there takes it off.
  *
+ * The kernel would make entries of huge pages of it as well, and the mark means
+ * something else to them. So START splits those of armed mappings, beside the
+ * ranges too, and hooks keep new ones away. Those that come into an armed mapping
+ * later, because it grows, merges or is filled by mremap, may get the mark when the
+ * kernel changes them. That is harmless as long as the mark is not in the address
+ * mask: a fault takes it off, and whoever unmarks tables does.
+ *
  * Where the kernel loses the mark from a mapping (mprotect and merging write it
  * anew), hooks arm it again before an entry is made of it. When a session stops,
  * all mappings are disarmed, and all entries unmarked between the lowest and the
@@ -96,9 +103,19 @@ void sentinel_arm_mapping(struct vm_area_struct *vma)
 	rcu_read_unlock();
 }
 
+static int split_table(pmd_t *pmd, unsigned long start, unsigned long end,
+		       struct mm_walk *walk)
+{
+	split_huge_pmd(walk->vma, pmd, start);
+	cond_resched();
+	return 0;
+}
+
+static const struct mm_walk_ops splitting = { .pmd_entry = split_table };
+
 /**
- * sentinel_arm_mappings() - arms all mappings that have addresses of a range
- * @session: which runs from now on
+ * sentinel_arm_mappings() - arms all mappings that have addresses of a range, and splits their huge pages
+ * @session: which runs from now on, so that no huge page comes any more
  * @mm: its address space, with mmap_lock held for writing
  */
 void sentinel_arm_mappings(struct sentinel_session *session,
@@ -108,6 +125,75 @@ void sentinel_arm_mappings(struct sentinel_session *session,
 
 	for (vma = find_vma(mm, 0); vma; vma = find_vma(mm, vma->vm_end))
 		sentinel_arm_mapping(vma);
+	for (vma = find_vma(mm, 0); vma; vma = find_vma(mm, vma->vm_end))
+		if (sentinel_is_armed(vma))
+			walk_page_range(mm, vma->vm_start, vma->vm_end, &splitting, NULL);
+}
+
+/* A huge page is never to be watched. Its table is locked. */
+static bool unmark_huge(pmd_t *pmd)
+{
+	pmdval_t old;
+
+	do {
+		old = pmd_val(READ_ONCE(*pmd));
+		if (!(old & _PAGE_PSE) || !(old & _PAGE_PRESENT) ||
+		    !(old & sentinel_poison))
+			return false;
+	} while (cmpxchg(&pmd->pmd, old, old & ~sentinel_poison) != old);
+	return true;
+}
+
+/* The entry above the tables of small pages; interrupts are off, which keeps it. */
+static pmd_t *find_pmd(struct mm_struct *mm, unsigned long address)
+{
+	pgd_t *pgd = pgd_offset(mm, address);
+	p4d_t *p4d;
+	pud_t *pud;
+
+	if (pgd_none(READ_ONCE(*pgd)) || pgd_bad(READ_ONCE(*pgd)))
+		return NULL;
+	p4d = p4d_offset(pgd, address);
+	if (p4d_none(READ_ONCE(*p4d)) || p4d_bad(READ_ONCE(*p4d)))
+		return NULL;
+	pud = pud_offset(p4d, address);
+	/* Those of huge pages count as bad. */
+	if (pud_none(READ_ONCE(*pud)) || pud_bad(READ_ONCE(*pud)))
+		return NULL;
+	return pmd_offset(pud, address);
+}
+
+/**
+ * sentinel_unmark_huge() - after a fault, takes the mark off a huge page that has got it
+ * @mm: the address space
+ * @address: of the fault
+ *
+ * Called with interrupts off. The lock is only tried, as in sentinel_lock_entry().
+ *
+ * Return: true when the mark is off.
+ */
+bool sentinel_unmark_huge(struct mm_struct *mm, unsigned long address)
+{
+	pmd_t *pmd = find_pmd(mm, address);
+	spinlock_t *lock;
+	bool done;
+
+	if (!pmd || !(pmd_val(READ_ONCE(*pmd)) & _PAGE_PSE))
+		return false;
+	lock = pmd_lockptr(mm, pmd);
+	if (!spin_trylock(lock))
+		return false;
+	done = unmark_huge(pmd);
+	spin_unlock(lock);
+	return done;
+}
+
+static void unmark_locked(struct mm_struct *mm, pmd_t *pmd)
+{
+	spinlock_t *lock = pmd_lock(mm, pmd);
+
+	unmark_huge(pmd);
+	spin_unlock(lock);
 }
 
 static int unmark_table(pmd_t *pmd, unsigned long start, unsigned long end,
@@ -117,6 +203,7 @@ static int unmark_table(pmd_t *pmd, unsigned long start, unsigned long end,
 	spinlock_t *lock;
 	pte_t *first, *entry;
 
+	unmark_locked(walk->mm, pmd);
 	if (pmd_trans_unstable(pmd))
 		return 0;
 	first = pte_offset_map_lock(walk->mm, pmd, start, &lock);
@@ -191,6 +278,7 @@ static int filter_table(pmd_t *pmd, unsigned long start, unsigned long end,
 
 	if (sentinel_overlaps(table, start, end - start))
 		split_huge_pmd(walk->vma, pmd, start);
+	unmark_locked(walk->mm, pmd);
 	if (pmd_trans_unstable(pmd))
 		return 0;
 	first = pte_offset_map_lock(walk->mm, pmd, start, &lock);

@@ -34,6 +34,7 @@ void sentinel_frames_forget(void);
 /* mappings.c */
 bool sentinel_is_armed(const struct vm_area_struct *vma);
 void sentinel_arm_mapping(struct vm_area_struct *vma);
+bool sentinel_unmark_huge(struct mm_struct *mm, unsigned long address);
 void sentinel_disarm_copy(struct vm_area_struct *vma);
 void sentinel_unmark_copy(struct vm_area_struct *vma);
 void sentinel_pages_moved(struct vm_area_struct *vma, unsigned long start,

@@ -141,6 +141,47 @@ void move_to(char *pages, int node)
 	     "move_pages");
 }
 
+long huge_kib(void *address)
+{
+	FILE *file = fopen("/proc/self/smaps", "r");
+	unsigned long start, end;
+	bool inside = false;
+	char line[512];
+	long kib = -1;
+
+	must(file != NULL, "smaps");
+	while (kib < 0 && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = (uintptr_t)address >= start && (uintptr_t)address < end;
+		else if (inside)
+			sscanf(line, "AnonHugePages: %ld kB", &kib);
+	}
+	fclose(file);
+	return kib;
+}
+
+uint32_t *new_huge(size_t bytes)
+{
+	size_t align = 2 << 20;
+	char *space = mmap(NULL, bytes + align, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *area = (char *)(((uintptr_t)space + align - 1) & ~(align - 1));
+
+	must(space != MAP_FAILED && !madvise(area, bytes, MADV_HUGEPAGE), "madvise");
+	for (size_t i = 0; i < bytes / PAGE; i++)
+		*(uint32_t *)(area + i * PAGE) = i;
+	return (uint32_t *)area;
+}
+
+size_t wrong_pages(uint32_t *area, size_t bytes)
+{
+	size_t wrong = 0;
+
+	for (size_t i = 0; i < bytes / PAGE; i++)
+		wrong += *(volatile uint32_t *)((char *)area + i * PAGE) != i;
+	return wrong;
+}
+
 int times(int most)
 {
 	const char *text = getenv("SENTINEL_STRESS");

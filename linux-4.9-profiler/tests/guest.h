@@ -57,6 +57,13 @@ void move_to(char *pages, int node);
 /* Counts a round of writes to PAGES pages and says what came before it. */
 void expect_round(int fd, char *pages, const char *what);
 
+/* KiB in huge pages of the mapping that holds an address. */
+long huge_kib(void *address);
+/* Fresh private memory that the kernel has put into huge pages as far as it could; each page has its number in it. */
+uint32_t *new_huge(size_t bytes);
+/* How many pages do not have their number any more. */
+size_t wrong_pages(uint32_t *area, size_t bytes);
+
 /* How often something long is to be done: SENTINEL_STRESS, if there is one, but no more than this. */
 int times(int most);
 
@@ -64,6 +71,7 @@ int times(int most);
 void test_exact(void);
 void test_memory(void);
 void test_mappings(void);
+void test_huge(void);
 void test_processes(void);
 void test_interface(void);
 void test_threads(void);

@@ -119,26 +119,6 @@ static void test_hugetlb(int fd)
 	munmap(huge, bytes);
 }
 
-/* KiB in huge pages of the mapping that holds an address. */
-static long huge_kib(void *address)
-{
-	FILE *file = fopen("/proc/self/smaps", "r");
-	unsigned long start, end;
-	bool inside = false;
-	char line[512];
-	long kib = -1;
-
-	must(file != NULL, "smaps");
-	while (kib < 0 && fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			inside = (uintptr_t)address >= start && (uintptr_t)address < end;
-		else if (inside)
-			sscanf(line, "AnonHugePages: %ld kB", &kib);
-	}
-	fclose(file);
-	return kib;
-}
-
 /* After STOP, the pages that START has split can be made huge again at once. */
 static void test_collapse(void)
 {

@@ -7,7 +7,8 @@ static const struct {
 	void (*run)(void);
 } groups[] = {
 	{ "exact", test_exact },	 { "memory", test_memory },
-	{ "mappings", test_mappings },	 { "processes", test_processes }, { "interface", test_interface },
+	{ "mappings", test_mappings },	 { "huge", test_huge },
+	{ "processes", test_processes }, { "interface", test_interface },
 	{ "threads", test_threads },	 { "stress", test_stress },
 };
 

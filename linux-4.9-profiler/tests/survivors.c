@@ -41,8 +41,11 @@ static pid_t sleeper(int fd, char *pages, char content)
 	_exit(use(pages, content) ? 1 : 0);
 }
 
+#define HUGE_BYTES (8UL << 20)
+
 int main(void)
 {
+	uint32_t *huge = new_huge(HUGE_BYTES);
 	char *pages = new_pages(PAGES), *wiped = new_pages(PAGES), *away = new_pages(PAGES);
 	pid_t copies, wipes;
 	int fd, first, second;
@@ -52,7 +55,11 @@ int main(void)
 	fd = profile(pages, PAGES);
 	must(!ioctl(fd, SENTINEL_IOC_ADD_RANGE,
 		    &(struct sentinel_range){ (uintptr_t)wiped, PAGES * PAGE }), "ADD_RANGE");
+	must(!ioctl(fd, SENTINEL_IOC_ADD_RANGE,
+		    &(struct sentinel_range){ (uintptr_t)huge, 4 * PAGE }), "ADD_RANGE");
 	start(fd, SENTINEL_MODE_EXACT);
+	/* Nobody looks at these before the module has gone. */
+	must(!mprotect(huge, HUGE_BYTES, PROT_READ), "mprotect");
 	memset(pages, 3, PAGES * PAGE);
 	memset(wiped, 4, PAGES * PAGE);
 	copies = sleeper(fd, pages, 3);
@@ -67,5 +74,5 @@ int main(void)
 	kill(copies, SIGUSR1);
 	kill(wipes, SIGUSR1);
 	must(waitpid(copies, &first, 0) == copies && waitpid(wipes, &second, 0) == wipes, "waitpid");
-	return use(pages, 3) + use(away, 4) || first || second;
+	return use(pages, 3) + use(away, 4) || wrong_pages(huge, HUGE_BYTES) || first || second;
 }
