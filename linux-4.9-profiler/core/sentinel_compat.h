@@ -63,12 +63,16 @@ static inline int sentinel_walk(struct mm_struct *mm, unsigned long start,
 
 #define thread_debug_status(task) ((task)->thread.virtual_dr6)
 #define totalram_pages_now() totalram_pages()
-/* Whoever encrypts has taken its bits out of the mask at boot. */
-#define sentinel_encryption_mask() (~physical_mask & (BIT_ULL(52) - 1))
 /* pte_pfn() must not see the mark; the mask can be written until the kernel has booted. Later the module has a way. */
 #ifdef MODULE
+#include <linux/cc_platform.h>
+/* What is missing in the mask is encryption's, or was taken by the module when it was here before. */
+#define sentinel_encryption_mask() \
+	(cc_platform_has(CC_ATTR_MEM_ENCRYPT) ? ~physical_mask & (BIT_ULL(52) - 1) : 0)
 #define sentinel_free_address_bit(bit) do { } while (0)
 #else
+/* Whoever encrypts has taken its bits out of the mask at boot. */
+#define sentinel_encryption_mask() (~physical_mask & (BIT_ULL(52) - 1))
 #define sentinel_free_address_bit(bit) (physical_mask &= ~BIT_ULL(bit))
 #endif
 

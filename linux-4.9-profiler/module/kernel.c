@@ -28,7 +28,6 @@ static const struct {
 	{ "walk_page_range", &walk },		{ "__split_huge_pmd", &split },
 };
 
-static phys_addr_t mask_before;
 
 /* See renames.h. */
 void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start,
@@ -135,7 +134,10 @@ static int write_mask(phys_addr_t mask)
  * sentinel_take_address_bit() - keeps the mark out of page frame numbers
  * @bit: of a page table entry
  *
- * No entry has the bit, so it does not matter who reads which mask when.
+ * No present entry has the bit, so it does not matter who reads which mask when. It
+ * stays out until the next boot: the kernel inverts the address of an entry that is
+ * not present (L1TF) within the mask of the time, so an entry that was made without
+ * the bit would have another address with it. The other way round the bit is ignored.
  *
  * Return: 0 or an error.
  */
@@ -143,21 +145,10 @@ int sentinel_take_address_bit(u32 bit)
 {
 	int error;
 
-	mask_before = physical_mask;
-	error = write_mask(mask_before & ~BIT_ULL(bit));
+	error = write_mask(physical_mask & ~BIT_ULL(bit));
 	if (!error && physical_mask & BIT_ULL(bit))
 		error = -EIO;
 	if (error)
 		pr_err("sentinel: not loaded: physical_mask cannot be written (%d)\n", error);
 	return error;
-}
-
-/**
- * sentinel_give_back_address_bit() - the mask is as before again
- */
-void sentinel_give_back_address_bit(void)
-{
-	if (write_mask(mask_before))
-		pr_warn("sentinel: physical_mask stays without bit %u\n",
-			sentinel_machine.bit);
 }

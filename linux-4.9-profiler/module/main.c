@@ -44,18 +44,20 @@ int __init sentinel_platform_init(void)
 		return -ENODEV;
 	}
 	error = sentinel_kernel_init();
-	if (!error)
-		error = sentinel_take_address_bit(sentinel_machine.bit);
 	if (error)
 		return error;
 	error = sentinel_hooks_init();
 	if (error)
-		sentinel_give_back_address_bit();
+		return error;
+	/* Last, because it stays. Nothing is marked before. */
+	error = sentinel_take_address_bit(sentinel_machine.bit);
+	if (error)
+		sentinel_hooks_exit();
 	return error;
 }
 
 /**
- * sentinel_platform_exit() - puts the kernel back
+ * sentinel_platform_exit() - puts the kernel back, but for the address bit
  *
  * There is no session, so no entry is marked and no task is in the module but
  * for the last instructions of a hook.
@@ -66,5 +68,4 @@ void sentinel_platform_exit(void)
 	synchronize_rcu_tasks();
 	rcu_barrier();
 	sentinel_links_exit();
-	sentinel_give_back_address_bit();
 }

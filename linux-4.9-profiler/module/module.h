@@ -9,7 +9,6 @@
 int sentinel_kernel_init(void);
 unsigned long sentinel_kernel_entry(const char *name);
 int sentinel_take_address_bit(u32 bit);
-void sentinel_give_back_address_bit(void);
 
 /* hooks.c */
 int sentinel_hooks_init(void);

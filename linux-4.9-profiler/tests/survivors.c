@@ -45,7 +45,7 @@ static pid_t sleeper(int fd, char *pages, char content)
 
 int main(void)
 {
-	uint32_t *huge = new_huge(HUGE_BYTES);
+	uint32_t *huge = new_huge(HUGE_BYTES), *hidden;
 	char *pages = new_pages(PAGES), *wiped = new_pages(PAGES), *away = new_pages(PAGES);
 	pid_t copies, wipes;
 	int fd, first, second;
@@ -67,6 +67,11 @@ int main(void)
 	must(mremap(wiped, PAGES * PAGE, PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away) == away,
 	     "mremap");
 	close(fd);
+	/* Entries of such pages have their address inverted, by the mask of the time. */
+	hidden = (uint32_t *)new_pages(PAGES);
+	for (uint32_t i = 0; i < PAGES; i++)
+		hidden[i * PAGE / sizeof(*hidden)] = i;
+	must(!mprotect(hidden, PAGES * PAGE, PROT_NONE), "mprotect");
 	printf("ready\n");
 	fflush(stdout);
 	while (!told)
@@ -74,5 +79,7 @@ int main(void)
 	kill(copies, SIGUSR1);
 	kill(wipes, SIGUSR1);
 	must(waitpid(copies, &first, 0) == copies && waitpid(wipes, &second, 0) == wipes, "waitpid");
-	return use(pages, 3) + use(away, 4) || wrong_pages(huge, HUGE_BYTES) || first || second;
+	must(!mprotect(hidden, PAGES * PAGE, PROT_READ), "mprotect");
+	return use(pages, 3) + use(away, 4) || wrong_pages(huge, HUGE_BYTES) ||
+	       wrong_pages(hidden, PAGES * PAGE) || first || second;
 }
