@@ -21,6 +21,7 @@ import ratios  # noqa: E402
 
 WORKSPACE = contenders.ROOT / "sentinel_rs"
 TRACES = ("resnet32-b128", "mobilenet-b128", "lstm-b20", "dcgan-b64", "bert-b8")
+PATHS = [str(WORKSPACE / "testdata" / (trace + ".trace")) for trace in TRACES]
 THREADS = (1, 2)
 LIMITS = {"planned_ns": 40, "unplanned_vs_tcmalloc": 1.0, "unplanned_vs_tcmalloc_2_threads": 1.0}
 
@@ -80,8 +81,7 @@ def replay_bfc(program, threads, rounds, events):
 
 def events_of(program):
     """What is replayed, as text, by trace."""
-    path = lambda trace: str(WORKSPACE / "testdata" / (trace + ".trace"))  # noqa: E731
-    return [subprocess.check_output([str(program), "events", "1", "1", path(t)]) for t in TRACES]
+    return [subprocess.check_output([str(program), "events", "1", "1", path]) for path in PATHS]
 
 
 def cases():
@@ -97,8 +97,7 @@ def cases():
 
 def replay(program, kind, peer, threads, rounds):
     """Nanoseconds per pair and without allocations, one of each by trace."""
-    command = [str(program), kind, str(threads), str(rounds)]
-    command += [str(WORKSPACE / "testdata" / (trace + ".trace")) for trace in TRACES]
+    command = [str(program), kind, str(threads), str(rounds), *PATHS]
     environment = contenders.environment(peer or "stock")
     text = subprocess.check_output(command, env=environment, stderr=subprocess.DEVNULL)
     pairs = [line.split()[-2:] for line in text.decode().splitlines()]

@@ -70,13 +70,10 @@ static bool is_of_huge_page(unsigned long error, unsigned long address)
 static void on_bad_table(struct pt_regs *call)
 {
 	struct pt_regs *regs = (struct pt_regs *)call->di;
+	enum sentinel_verdict verdict = is_of_huge_page(call->si, call->dx) ?
+		SENTINEL_DONE : sentinel_fault(regs, call->si, call->dx);
 
-	if (is_of_huge_page(call->si, call->dx)) {
-		this_cpu_write(refused, NULL);
-		go_to(call, do_nothing);
-		return;
-	}
-	switch (sentinel_fault(regs, call->si, call->dx)) {
+	switch (verdict) {
 	case SENTINEL_DONE:
 		this_cpu_write(refused, NULL);
 		go_to(call, do_nothing);

@@ -41,14 +41,19 @@ void must(bool good, const char *what)
 	exit(2);
 }
 
-char *new_pages(size_t pages)
+char *new_mapping(size_t pages, int flags)
 {
 	char *start = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			   flags | MAP_ANONYMOUS, -1, 0);
 
 	must(start != MAP_FAILED, "mmap");
 	must(!madvise(start, pages * PAGE, MADV_NOHUGEPAGE), "madvise");
 	return start;
+}
+
+char *new_pages(size_t pages)
+{
+	return new_mapping(pages, MAP_PRIVATE);
 }
 
 int profile(void *start, size_t pages)

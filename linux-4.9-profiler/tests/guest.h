@@ -34,7 +34,8 @@ int done_testing(void);
 /* Ends the program unless the call that a test cannot do without works. */
 void must(bool good, const char *what);
 
-/* Fresh private memory of small pages. */
+/* Fresh memory of small pages, MAP_PRIVATE or MAP_SHARED; and the private kind. */
+char *new_mapping(size_t pages, int flags);
 char *new_pages(size_t pages);
 /* A file of the device with one range; ends the program when that fails. */
 int profile(void *start, size_t pages);

@@ -4,16 +4,6 @@
 
 #define HALF (PAGES / 2)
 
-static char *map_at(char *at, size_t pages, int flags)
-{
-	char *start = mmap(at, pages * PAGE, PROT_READ | PROT_WRITE,
-			   flags | MAP_ANONYMOUS | (at ? MAP_FIXED : 0), -1, 0);
-
-	must(start != MAP_FAILED, "mmap");
-	must(!madvise(start, pages * PAGE, MADV_NOHUGEPAGE), "madvise");
-	return start;
-}
-
 /* Runs a part of a test in a child; true when it says so. */
 static bool child_says(bool (*part)(char *), char *pages)
 {
@@ -34,7 +24,7 @@ static bool writes_all(char *pages)
 
 static void test_shared(void)
 {
-	char *pages = map_at(NULL, PAGES, MAP_SHARED);
+	char *pages = new_mapping(PAGES, MAP_SHARED);
 	int fd = profile(pages, PAGES);
 
 	start(fd, SENTINEL_MODE_EXACT);
@@ -80,7 +70,7 @@ static bool sees_zeros(char *pages)
 
 static void test_wiped_on_fork(void)
 {
-	char *pages = map_at(NULL, PAGES, MAP_PRIVATE);
+	char *pages = new_pages(PAGES);
 	int fd = profile(pages, PAGES);
 
 	if (madvise(pages, PAGES * PAGE, MADV_WIPEONFORK) && errno == EINVAL) {
@@ -104,7 +94,7 @@ static void test_wiped_on_fork(void)
 /* Half of the range becomes one mapping with what is below it; pages that move then have no fault before. */
 static void test_merging(void)
 {
-	char *area = map_at(NULL, HALF + PAGES, MAP_PRIVATE), *pages = area + HALF * PAGE;
+	char *area = new_pages(HALF + PAGES), *pages = area + HALF * PAGE;
 	int fd;
 
 	/* Used as one mapping first: two that were used apart are never merged. */
@@ -154,7 +144,7 @@ static void test_growing(void)
 
 static void test_filling(void)
 {
-	char *pages = map_at(NULL, PAGES, MAP_PRIVATE), *other = map_at(NULL, PAGES, MAP_PRIVATE);
+	char *pages = new_pages(PAGES), *other = new_pages(PAGES);
 	int fd = profile(pages, PAGES);
 
 	memset(other, 5, PAGES * PAGE);

@@ -44,7 +44,7 @@ def build():
 
 def ram_disks():
     """Path of the stock kernel's own module for RAM disks, to which the tests swap."""
-    package = _unpacked("linux-image-%s" % _release())
+    package = unpacked("linux-image-%s" % _release())
     found = sorted(package.glob("lib/modules/*/kernel/drivers/block/brd.ko"))
     if len(found) != 1:
         raise Stop("%s holds %d modules brd.ko; one is expected" % (package, len(found)))
@@ -60,8 +60,8 @@ def _kernel_py(*arguments):
     return done.stdout.strip()
 
 
-def _unpacked(package):
-    """Folder of a package's files."""
+def unpacked(package):
+    """Folder of the files of one of Debian's packages."""
     return Path(_kernel_py("unpack", package, venvs.cache_home() / "qemu"))
 
 
@@ -70,12 +70,16 @@ def _release():
     return _kernel_py("stock")[len("linux-image-") :]
 
 
+def _common_headers(release):
+    """The package of the headers that all flavours of a release share."""
+    return "linux-headers-%s-common" % re.sub(r"-amd64$", "", release)
+
+
 def _packages(release):
     """Folders of the unpacked packages that a module is built with."""
-    flavour = re.sub(r"-amd64$", "", release)
     version = ".".join(release.split(".")[:2])
-    names = ["linux-headers-" + release, "linux-headers-%s-common" % flavour]
-    return [_unpacked(name) for name in names + ["linux-kbuild-" + version]]
+    names = ["linux-headers-" + release, _common_headers(release)]
+    return [unpacked(name) for name in names + ["linux-kbuild-" + version]]
 
 
 def _sources(folder):
@@ -102,9 +106,10 @@ def _headers(release, packages, kernels):
     new = Path(str(root) + ".new")
     for package in packages:
         run_logged("module-headers", ["cp", "-a", "%s/." % package, new])
-    common = "linux-headers-%s-common" % re.sub(r"-amd64$", "", release)
     makefile = new / folder.relative_to(root) / "Makefile"
-    makefile.write_text("include %s\n" % (root / "usr" / "src" / common / "Makefile"))
+    makefile.write_text(
+        "include %s\n" % (root / "usr" / "src" / _common_headers(release) / "Makefile")
+    )
     new.rename(root)
     return folder
 

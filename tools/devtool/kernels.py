@@ -155,12 +155,11 @@ def _test(image, what, amount, result, faults):
     say("testing Linux " + name)
     with tempfile.TemporaryDirectory(prefix="sentinel-kernel-") as job:
         run_logged("guest-tests", ["make", "-C", PROFILER / "tests", "OUT=" + job])
-        command = [PROFILER / "tests" / "run.sh", job, calls, 1, *groups]
+        script = ["run.sh"]
         if version == MODULE:
             # It calls run.sh.
-            before = [PROFILER / "tests" / "module.sh", image, kernel_module.ram_disks()]
-            command = before + command[1:]
-        command = ["sh"] + command
+            script = ["module.sh", image, kernel_module.ram_disks()]
+        command = ["sh", PROFILER / "tests" / script[0], *script[1:], job, calls, 1, *groups]
         status = guest(image, cpu, job, command, {"SENTINEL_STRESS": stress})
         out, console = (_text(Path(job) / name) for name in ("out", "console"))
     log = ROOT / "build" / "logs" / ("kernel-%s.log" % re.sub(r"\W+", "-", name))
@@ -322,12 +321,7 @@ def _source(version):
         if not (source / "Makefile").is_file():
             raise Stop("LINUX49_SRC is '%s', which is no kernel source tree" % source)
         return source, key_of(str(source), source / "Makefile", *ours)
-    package = ["unpack", "linux-source-6.1"]
-    command = [sys.executable, HARNESS / "kernel.py", *package, venvs.cache_home() / "qemu"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode:
-        raise Stop(done.stderr.strip().splitlines()[-1])
-    archive = Path(done.stdout.strip()) / "usr/src/linux-source-6.1.tar.xz"
+    archive = kernel_module.unpacked("linux-source-6.1") / "usr/src/linux-source-6.1.tar.xz"
     return archive, key_of(file_digest(archive), *ours)
 
 

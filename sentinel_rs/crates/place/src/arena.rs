@@ -173,10 +173,10 @@ impl Arena {
         &self.units
     }
 
-    /// Bytes that live tensors hold in the arena, in whole granules.
+    /// True when no tensor lives in the arena.
     #[must_use]
-    pub fn claimed_bytes(&self) -> u64 {
-        self.claims.claimed_bytes()
+    pub fn is_empty(&self) -> bool {
+        self.claims.is_free(0, self.plan.arena_bytes)
     }
 
     /// Fast bytes that the pool holds now.

@@ -46,7 +46,10 @@ impl Default for BusyCounter {
 impl BusyCounter {
     /// Adds one.
     pub fn count(&self) {
-        let line = line();
+        let mut line = LINE.get();
+        if line == UNASKED {
+            line = lease_line();
+        }
         let count = &self.0[line % (OWNED + 1)].0;
         if line < OWNED {
             count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -59,16 +62,6 @@ impl BusyCounter {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.iter().map(|line| line.0.load(Ordering::Relaxed)).sum()
-    }
-}
-
-/// A small number that is the calling thread's own as long as it lives, unless very many threads count.
-pub fn line() -> usize {
-    let line = LINE.get();
-    if line == UNASKED {
-        lease_line()
-    } else {
-        line
     }
 }
 

@@ -497,7 +497,7 @@ impl Memory {
     pub fn retire(&self, arena: &Arc<Arena>) -> bool {
         // A tensor of the pool may have died after the pool was sized for the last time.
         self.on_ground(|ground| arena.size_pool(0, ground));
-        if arena.pool_now_bytes() > 0 || arena.claimed_bytes() > 0 {
+        if arena.pool_now_bytes() > 0 || !arena.is_empty() {
             return false;
         }
         for entry in self.entries(arena) {

@@ -16,7 +16,7 @@ use crate::tiers::emulated::EmulatedTiers;
 use arc_swap::{ArcSwapOption, Cache};
 use place::{Entered, Ground, Taken, UnitState};
 use plan::Policy;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -36,7 +36,7 @@ struct Temporaries {
 type Seen = Cache<Arc<ArcSwapOption<Active>>, Option<Arc<Active>>>;
 
 thread_local! {
-    static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
+    static SEEN: Cell<Option<Seen>> = const { Cell::new(None) };
 }
 
 fn is_profiled(active: Option<&Active>) -> bool {
@@ -133,23 +133,14 @@ impl Runtime {
 
     /// Runs `call` with the active step, from what the thread remembers of it.
     fn with_active<R>(&self, call: impl FnOnce(Option<&Active>) -> R) -> R {
-        let mut call = Some(call);
-        let remembered = SEEN.try_with(|seen| {
-            let mut seen = seen.try_borrow_mut().ok()?;
-            let own = |seen: &&mut Seen| std::ptr::eq(seen.arc_swap(), &*self.active);
-            let seen = match seen.as_mut().filter(own) {
-                Some(_) => seen.as_mut()?,
-                None => seen.insert(Cache::new(Arc::clone(&self.active))),
-            };
-            let call = call.take()?;
-            Some(call(seen.load().as_deref()))
-        });
-        match (remembered, call) {
-            (Ok(Some(result)), _) => result,
-            // The thread is about to end, or it is in here already.
-            (_, Some(call)) => call(self.active.load().as_deref()),
-            (_, None) => unreachable!("whoever takes the call has its result"),
-        }
+        // A thread that is about to end remembers nothing, and neither does whoever is in here already.
+        let remembered = SEEN.try_with(Cell::take).ok().flatten();
+        let own = remembered.filter(|seen| std::ptr::eq(seen.arc_swap(), &*self.active));
+        let mut seen = own.unwrap_or_else(|| Cache::new(Arc::clone(&self.active)));
+        let result = call(seen.load().as_deref());
+        // Where this is refused, the next call begins anew.
+        let _ = SEEN.try_with(|remembered| remembered.set(Some(seen)));
+        result
     }
 
     /// A kernel is about to run on the calling thread, and nobody wants to know what it touches. `None` when somebody does,
