@@ -24,33 +24,39 @@ LAYERS = {
     "cnn": 2 * 7,
     "bert": 2 * 5,
 }
-# A plan takes a moment to be made, during which steps of these sizes go on; training ends with the second managed one.
-STEPS = 16
+# A plan takes a moment to be made, during which steps of these sizes go on: a few, or hundreds where others keep the
+# processor busy. Training ends with the second managed one.
+STEPS_EXPECTED = 16
+STEPS_AT_MOST = 1000
 MANAGED_STEPS = 2
-ALL = f"--steps {STEPS} --inter-op 1 --intra-op 1 --quiet".split()
+ALL = f"--steps {STEPS_AT_MOST} --inter-op 1 --intra-op 1 --quiet".split()
 TIERS = "--policy gap --fast 60% --slow emulated:optane --warmup-steps -1".split()
 TIERS += ["--managed-steps", str(MANAGED_STEPS)]
 
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
 def trained(request, start, stock_python, sentinel_python, tmp_path_factory):
-    """The network's name, and losses as text and results of its three runs side by side."""
+    """The network's name, and losses as text and results of its runs under stock TensorFlow, with and without marks."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
-    runs = {
-        "stock": (stock_python, []),
-        "marked": (sentinel_python, TIERS),
-        "unmarked": (sentinel_python, [*TIERS, "--no-marks"]),
-    }
-    children = {}
-    for kind, (python, options) in runs.items():
+
+    def begin(kind, python, *options):
         outputs = ["--losses-out", folder / f"{kind}.losses", "--json-out", folder / f"{kind}.json"]
-        command = [MODELS / f"{name}.py", *SMALL[name].split(), *ALL, *options, *outputs]
-        children[kind] = start(python, *command)
-    results = {}
-    for kind, child in children.items():
+        return start(python, MODELS / f"{name}.py", *SMALL[name].split(), *ALL, *options, *outputs)
+
+    def result(kind, child):
         child.wait().assert_clean()
         losses = (folder / f"{kind}.losses").read_text().split()
-        results[kind] = losses, json.loads((folder / f"{kind}.json").read_text())
+        return losses, json.loads((folder / f"{kind}.json").read_text())
+
+    children = {
+        "stock": begin("stock", stock_python, "--stop-after", STEPS_EXPECTED),
+        "marked": begin("marked", sentinel_python, *TIERS),
+        "unmarked": begin("unmarked", sentinel_python, *TIERS, "--no-marks"),
+    }
+    results = {kind: result(kind, child) for kind, child in children.items()}
+    steps = max(len(losses) for losses, _ in results.values())
+    if steps > STEPS_EXPECTED:
+        results["stock"] = result("stock", begin("stock", stock_python, "--stop-after", steps))
     return name, results
 
 
@@ -59,10 +65,10 @@ def test_losses_have_the_same_bits(trained, kind):
     _, runs = trained
     stock, losses = runs["stock"][0], runs[kind][0]
     assert not runs["stock"][1]["sentinel"]
-    assert len(stock) == STEPS
-    assert len(losses) > MANAGED_STEPS
+    assert len(stock) >= len(losses) > MANAGED_STEPS
     assert losses == stock[: len(losses)]
-    assert len(set(losses)) == len(losses), "the network does not learn"
+    first = losses[:STEPS_EXPECTED]
+    assert len(set(first)) == len(first), "the network does not learn"
 
 
 @pytest.mark.parametrize("kind", ["marked", "unmarked"])

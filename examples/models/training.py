@@ -31,8 +31,12 @@ def parser(description, batch, steps=40):
     add("--steps", type=positive, default=steps, help=f"steps, at most (default {steps})")
     add("--managed-steps", type=int, help="stop after this many steps that Sentinel ran by a plan")
     add("--seed", type=int, default=1, help="seed of the weights and of the data's order")
+    stop = "end after N steps; schedules still span --steps"
+    add("--stop-after", type=positive, metavar="N", help=stop)
     add("--inter-op", type=int, default=0, help="threads between operations, 0 = one per core")
     add("--intra-op", type=int, default=0, help="threads within an operation, 0 = one per core")
+    optimizer = "no memory optimizer of TensorFlow's: it turns large sums into additions whose order differs by process"
+    add("--no-memory-optimizer", dest="memory_optimizer", action="store_false", help=optimizer)
     marks = "mark layers with tf.sentinel.add_layer where it exists (default)"
     add("--marks", dest="marks", action="store_true", default=True, help=marks)
     no_marks = "leave finding layers to Sentinel"
@@ -75,6 +79,9 @@ def session_config(arguments):
         inter_op_parallelism_threads=arguments.inter_op,
         intra_op_parallelism_threads=arguments.intra_op,
     )
+    if not arguments.memory_optimizer:
+        rewriting = config.graph_options.rewrite_options
+        rewriting.memory_optimization = rewriting.NO_MEM_OPT
     if not HAS_SENTINEL:
         return config
     # Option by option: a field that is not touched keeps meaning "not chosen".
@@ -128,7 +135,7 @@ def train(session, operation, loss, feeds, arguments):
       One record per step with its time, its loss and Sentinel's counters after it.
     """
     records = []
-    for step in range(arguments.steps):
+    for step in range(min(arguments.steps, arguments.stop_after or arguments.steps)):
         feed = next(feeds)
         begin = time.perf_counter()
         _, value = session.run([operation, loss], feed)

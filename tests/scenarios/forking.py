@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import signal
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +35,13 @@ def fork_of_quiet_process(stage):
     train = tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
     fetched = []
 
+    def ask():
+        """Asks Sentinel, where it is, what it does here; a lock that the parent held would end this by the alarm."""
+        signal.alarm(30)
+        if hasattr(tf, "sentinel"):
+            tf.sentinel.start_profile()
+            assert tf.sentinel.stats()["state"] in ("forked", "off")
+
     def read_and_free():
         """Frees, in the child, blocks that the parent's allocator handed out."""
         while fetched:
@@ -46,6 +55,12 @@ def fork_of_quiet_process(stage):
         stage.train(session, [loss, y, train], feed, name="before")
         fetched.extend(session.run(y, feed(step)) for step in range(3))
         stage.save("status", in_forked_child(read_and_free))
+        training = threading.Thread(
+            target=lambda: [session.run(train, feed(9)) for _ in range(300)]
+        )
+        training.start()
+        stage.save("asked", [in_forked_child(ask) for _ in range(10)])
+        training.join()
         with multiprocessing.get_context("fork").Pool(2) as pool:
             stage.save("sums", pool.map(row_sums, fetched))
         stage.train(session, [loss, y, train], feed, name="after")

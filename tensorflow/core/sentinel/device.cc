@@ -45,13 +45,20 @@ class ContextPool : public tensorflow::EigenThreadPoolWrapper {
   }
 };
 
-uint32_t NumberOf(const OpKernel* kernel) {
-  const auto address = reinterpret_cast<size_t>(kernel);
-  const uint32_t cached = kernel_cached(address);
-  if (cached != UINT32_MAX) return cached;
+size_t AddressOf(const OpKernel* kernel) { return reinterpret_cast<size_t>(kernel); }
+
+// The number of a kernel that the thread has not met.
+uint32_t Meet(const OpKernel* kernel) {
   const string& name = kernel->name();
   const string& type = kernel->type_string();
-  return kernel_met(address, {name.data(), name.size()}, {type.data(), type.size()});
+  const uint32_t number = kernel_met(AddressOf(kernel), {name.data(), name.size()}, {type.data(), type.size()});
+  NoteKind(*kernel, number);
+  return number;
+}
+
+uint32_t NumberOf(const OpKernel* kernel) {
+  const uint32_t cached = kernel_cached(AddressOf(kernel));
+  return cached != UINT32_MAX ? cached : Meet(kernel);
 }
 
 class SentinelDevice : public tensorflow::ThreadPoolDevice {
@@ -69,19 +76,26 @@ class SentinelDevice : public tensorflow::ThreadPoolDevice {
   tensorflow::Allocator* GetAllocator(tensorflow::AllocatorAttributes attributes) override { return DeviceAllocator(); }
 
   void Compute(OpKernel* kernel, OpKernelContext* context) override {
-    Scope known;
-    if (op_begins_known(reinterpret_cast<size_t>(kernel), context->step_id(), known)) {
-      kernel->Compute(context);
-      op_ends_known(known);
-    } else {
-      ComputeObserved(kernel, context);
+    Scope scope;
+    switch (op_begins_known(AddressOf(kernel), context->step_id(), scope)) {
+      case Begun::Yes:
+        kernel->Compute(context);
+        op_ends_known(scope);
+        return;
+      case Begun::Touches:
+        return ComputeObserved(kernel, scope.own.kernel, KindOf(*kernel, scope.own.kernel), context);
+      case Begun::Unmet: {
+        const uint32_t number = Meet(kernel);
+        return ComputeObserved(kernel, number, ObservedKind(kernel, number), context);
+      }
     }
   }
   void ComputeAsync(AsyncOpKernel* kernel, OpKernelContext* context, AsyncOpKernel::DoneCallback done) override {
     Touches inputs;
-    const KernelKind kind = observes() ? KindOf(*kernel) : KernelKind::kTouchesNothing;
+    const uint32_t number = NumberOf(kernel);
+    const KernelKind kind = ObservedKind(kernel, number);
     AppendInputs(context, kind, &inputs);
-    const Scope scope = op_begins(NumberOf(kernel), context->step_id(), AsSlice(inputs));
+    const Scope scope = op_begins(number, context->step_id(), AsSlice(inputs));
     kernel->ComputeAsync(context, [context, scope, kind, done]() {
       Touches outputs;
       AppendOutputs(context, kind, &outputs);
@@ -92,17 +106,21 @@ class SentinelDevice : public tensorflow::ThreadPoolDevice {
   }
 
  private:
-  // Tells what the kernel touches, when somebody wants to know.
-  void ComputeObserved(OpKernel* kernel, OpKernelContext* context) {
+  // What the kernel is known to touch: nothing as long as nobody wants to know.
+  static KernelKind ObservedKind(const OpKernel* kernel, uint32_t number) {
+    return observes() ? KindOf(*kernel, number) : KernelKind::kTouchesNothing;
+  }
+
+  // Tells what a kernel of this kind touches.
+  void ComputeObserved(OpKernel* kernel, uint32_t number, KernelKind kind, OpKernelContext* context) {
     // Kept per thread, so that a step allocates nothing for them.
     static thread_local Touches inputs, outputs;
-    const KernelKind kind = observes() ? KindOf(*kernel) : KernelKind::kTouchesNothing;
     inputs.clear();
     AppendInputs(context, kind, &inputs);
     // A kernel may run another one on this thread, which would use the same lists.
     Touches own_inputs;
     own_inputs.swap(inputs);
-    const Scope scope = op_begins(NumberOf(kernel), context->step_id(), AsSlice(own_inputs));
+    const Scope scope = op_begins(number, context->step_id(), AsSlice(own_inputs));
     kernel->Compute(context);
     outputs.clear();
     AppendOutputs(context, kind, &outputs);

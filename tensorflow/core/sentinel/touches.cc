@@ -2,6 +2,8 @@
 #include "tensorflow/core/sentinel/touches.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <string>
 #include <unordered_map>
 
@@ -93,12 +95,26 @@ std::unordered_map<std::string, KernelKind> Kinds() {
   return kinds;
 }
 
-}  // namespace
-
-KernelKind KindOf(const tensorflow::OpKernel& kernel) {
+KernelKind KindByType(const tensorflow::OpKernel& kernel) {
   static const auto* const kinds = new auto(Kinds());
   const auto found = kinds->find(kernel.type_string());
   return found == kinds->end() ? KernelKind::kReadsAll : found->second;
+}
+
+// One more than the kind, by kernel number, 0 where none was noted: a profiled step would look every type up otherwise.
+// Kernels with larger numbers are looked up.
+std::array<std::atomic<uint8_t>, 1 << 16> noted_kinds;
+
+}  // namespace
+
+void NoteKind(const tensorflow::OpKernel& kernel, uint32_t number) {
+  if (number >= noted_kinds.size()) return;
+  noted_kinds[number].store(static_cast<uint8_t>(KindByType(kernel)) + 1, std::memory_order_relaxed);
+}
+
+KernelKind KindOf(const tensorflow::OpKernel& kernel, uint32_t number) {
+  const uint8_t noted = number < noted_kinds.size() ? noted_kinds[number].load(std::memory_order_relaxed) : 0;
+  return noted > 0 ? static_cast<KernelKind>(noted - 1) : KindByType(kernel);
 }
 
 void AppendInputs(OpKernelContext* context, KernelKind kind, Touches* touches) {

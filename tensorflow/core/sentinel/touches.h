@@ -14,7 +14,11 @@ using Touches = std::vector<Touch>;
 // What a kernel's type says of the bytes that it touches.
 enum class KernelKind { kReadsAll, kTouchesNothing, kReadsPart };
 
-KernelKind KindOf(const tensorflow::OpKernel& kernel);
+// Notes the kind of the kernel that has this number from now on. To be called before KindOf of the same number.
+void NoteKind(const tensorflow::OpKernel& kernel, uint32_t number);
+
+// The kind of a kernel, from its number where that was noted.
+KernelKind KindOf(const tensorflow::OpKernel& kernel, uint32_t number);
 
 // Appends what the kernel is about to read, and what it is about to update in place. Takes addresses only: a copy of a
 // Tensor that lives across Compute would keep TensorFlow from forwarding its buffer.

@@ -22,7 +22,7 @@ Fields:
   slow: the slow tier: "numa" (default), "node:LIST" as numactl writes it, "swap", "swap:MACHINE", "emulated:MACHINE".
   fast_nodes: nodes of the fast tier with real nodes, "node:LIST"; default "node:0".
   migration_gbps: float, migration speed of the emulated tier per direction, in 10^9 bytes per second.
-  warmup_steps: int, steps of a graph before its profiled one; default 10, negative profiles the first.
+  warmup_steps: int, which step of a graph is profiled, 1 being the first; default 10, negative for the first.
   failure: ADVISORY (default: train on without Sentinel when something is missing), STRICT (stop) or OFF.
   trace_path: file for the trace of the profiled step.
   mover_threads: int, threads that move pages, per direction, 1 to 16; default by the machine.

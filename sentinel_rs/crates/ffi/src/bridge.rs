@@ -39,6 +39,16 @@ pub mod ffi {
         began_ns: u64,
     }
 
+    /// What became of an operation that was to begin.
+    enum Begun {
+        /// It has begun.
+        Yes,
+        /// What it touches matters: `op_begins` is the way, for the kernel that `scope.own` names.
+        Touches,
+        /// The thread has not met its kernel: `kernel_met` and `op_begins` are the way.
+        Unmet,
+    }
+
     /// What the executor must do with a step.
     struct StepStart {
         /// 0 when Sentinel takes no part.
@@ -74,9 +84,8 @@ pub mod ffi {
         fn step_ends(tag: u32, ok: bool);
 
         fn observes() -> bool;
-        /// False, with `scope` as it was, when `op_begins` is the way: the thread has not met the kernel, or what it touches
-        /// matters.
-        fn op_begins_known(address: usize, step_id: i64, scope: &mut Scope) -> bool;
+        /// Begins the operation, in `scope`, when nothing more has to be known of it.
+        fn op_begins_known(address: usize, step_id: i64, scope: &mut Scope) -> Begun;
         fn op_ends_known(scope: &Scope);
         fn op_begins(kernel: u32, step_id: i64, inputs: &[Touch]) -> Scope;
         fn op_ends(scope: &Scope, inputs: &[Touch], outputs: &[Touch], delay: bool);

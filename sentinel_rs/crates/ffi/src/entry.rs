@@ -1,13 +1,13 @@
 //! The Rust side of the bridge. A panic must not cross into TensorFlow: it is caught, counted and said once, and the
 //! call gets the answer that lets training go on without Sentinel.
 
-use crate::bridge::ffi::{Configured, Context, Edge, Scope, StepStart, Touch};
+use crate::bridge::ffi::{Begun, Configured, Context, Edge, Scope, StepStart, Touch};
 use crate::exports;
 use rt::current::{self, Current};
 use rt::handover;
-use rt::runtime::{OpScope, Runtime};
+use rt::runtime::{KnownOp, OpScope, Runtime};
 use rt::setup;
-use std::cell::RefCell;
+use std::mem::offset_of;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -116,22 +116,17 @@ fn from_context(context: Context) -> Current {
     Current { kernel: context.kernel, execution: context.execution, step_tag: context.step_tag }
 }
 
-thread_local! {
-    /// Inputs and outputs of an operation, kept so that a profiled step allocates nothing for them.
-    static TOUCHES: RefCell<[Vec<rt::recorder::Touch>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
-}
-
-/// Runs `call` with both lists as the runtime wants them.
-fn with_touches<R>(lists: [&[Touch]; 2], call: impl FnOnce(&[rt::recorder::Touch], &[rt::recorder::Touch]) -> R) -> R {
-    TOUCHES.with_borrow_mut(|kept| {
-        for (kept, list) in kept.iter_mut().zip(lists) {
-            kept.clear();
-            let touch =
-                |touch: &Touch| rt::recorder::Touch { addr: touch.address, bytes: touch.bytes, write: touch.write };
-            kept.extend(list.iter().map(touch));
-        }
-        call(&kept[0], &kept[1])
-    })
+/// The same touches as the runtime knows them.
+fn touches(list: &[Touch]) -> &[rt::recorder::Touch] {
+    use rt::recorder::Touch as Known;
+    const SAME: bool = size_of::<Touch>() == size_of::<Known>()
+        && align_of::<Touch>() == align_of::<Known>()
+        && offset_of!(Touch, address) == offset_of!(Known, addr)
+        && offset_of!(Touch, bytes) == offset_of!(Known, bytes)
+        && offset_of!(Touch, write) == offset_of!(Known, write);
+    const { assert!(SAME) };
+    // SAFETY: both have the layout of C, with a `usize`, a `u64` and a `bool` at the same places.
+    unsafe { std::slice::from_raw_parts(list.as_ptr().cast::<Known>(), list.len()) }
 }
 
 fn to_scope(scope: &OpScope) -> Scope {
@@ -144,12 +139,18 @@ fn from_scope(scope: &Scope) -> OpScope {
     OpScope { own: from_context(scope.own), previous: from_context(scope.previous), began }
 }
 
-pub fn op_begins_known(address: usize, step_id: i64, scope: &mut Scope) -> bool {
-    let begun = with(None, |runtime| runtime.op_begins_known(address, step_id));
-    if let Some(begun) = &begun {
-        *scope = to_scope(begun);
+pub fn op_begins_known(address: usize, step_id: i64, scope: &mut Scope) -> Begun {
+    match with(KnownOp::Unmet, |runtime| runtime.op_begins_known(address, step_id)) {
+        KnownOp::Begun(begun) => {
+            *scope = to_scope(&begun);
+            Begun::Yes
+        }
+        KnownOp::Touches(kernel) => {
+            scope.own.kernel = kernel;
+            Begun::Touches
+        }
+        KnownOp::Unmet => Begun::Unmet,
     }
-    begun.is_some()
 }
 
 pub fn op_ends_known(scope: &Scope) {
@@ -159,15 +160,13 @@ pub fn op_ends_known(scope: &Scope) {
 pub fn op_begins(kernel: u32, step_id: i64, inputs: &[Touch]) -> Scope {
     let none = to_context(Current::NONE);
     with(Scope { own: none, previous: none, began_ns: 0 }, |runtime| {
-        with_touches([inputs, &[]], |inputs, _| to_scope(&runtime.op_begins(kernel, step_id, inputs)))
+        to_scope(&runtime.op_begins(kernel, step_id, touches(inputs)))
     })
 }
 
 pub fn op_ends(scope: &Scope, inputs: &[Touch], outputs: &[Touch], delay: bool) {
     with((), |runtime| {
-        with_touches([inputs, outputs], |inputs, outputs| {
-            runtime.op_ends(&from_scope(scope), inputs, outputs, delay);
-        });
+        runtime.op_ends(&from_scope(scope), touches(inputs), touches(outputs), delay);
     });
 }
 

@@ -37,6 +37,16 @@ impl Bin {
         }
     }
 
+    /// Takes out the first chunk of at least `len` bytes; its index.
+    pub(crate) fn take_from(&mut self, len: u64) -> Option<usize> {
+        if !self.many.is_empty() {
+            let (&key, _) = self.many.range((len, 0)..).next()?;
+            return self.many.remove(&key);
+        }
+        let place = self.place(len, 0);
+        (place < self.few.len()).then(|| self.few.remove(place).2)
+    }
+
     /// True when no chunk is there.
     pub(crate) fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.is_empty()
@@ -78,6 +88,11 @@ mod tests {
             } else {
                 wanted.remove(&(len, offset));
                 bin.remove(len, offset);
+            }
+            if round % 11 == 0 {
+                let first = wanted.range((5, 0)..).next().map(|(&key, &index)| (key, index));
+                assert_eq!(bin.take_from(5), first.map(|(_, index)| index), "round {round}");
+                first.map(|(key, _)| wanted.remove(&key));
             }
             both[usize::from(bin.many.is_empty())] |= !bin.is_empty();
             assert_eq!(bin.is_empty(), wanted.is_empty());

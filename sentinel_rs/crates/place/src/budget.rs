@@ -34,7 +34,10 @@ impl Budget {
         let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= allowed);
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits) {
             Ok(before) => {
-                self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+                // A locked instruction only where there is something to write.
+                if before + bytes > self.peak.load(Ordering::Relaxed) {
+                    self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+                }
                 true
             }
             Err(_) => false,

@@ -92,8 +92,14 @@ impl Heap {
             return None;
         }
         let len = size_bytes.max(1).checked_next_multiple_of(GRANULE_BYTES)?;
-        let (index, offset) = self.best_fit(len, align_bytes)?;
-        self.bin_remove(index);
+        let (index, offset) = if align_bytes <= GRANULE_BYTES {
+            let index = self.take_best_fit(len)?;
+            (index, self.chunks[index].offset)
+        } else {
+            let (index, offset) = self.aligned_best_fit(len, align_bytes)?;
+            self.bin_remove(index);
+            (index, offset)
+        };
         let front = offset - self.chunks[index].offset;
         if front > 0 {
             self.split_front(index, front);
@@ -178,16 +184,28 @@ impl Heap {
         self.len
     }
 
-    /// The chunk for a block of `len` bytes, and the offset of the block in it.
-    fn best_fit(&self, len: u64, align: u64) -> Option<(usize, u64)> {
+    /// Takes the chunk for a block of `len` bytes, which may begin wherever chunks do, out of its bin.
+    fn take_best_fit(&mut self, len: u64) -> Option<usize> {
+        let first = bin_of(len);
+        // Only the first bin can hold chunks that are too short.
+        let (bin, found) = match self.bins[first].take_from(len) {
+            Some(index) => (first, index),
+            None => {
+                let bin = self.occupied_from(first + 1)?;
+                (bin, self.bins[bin].take_from(0)?)
+            }
+        };
+        self.note_whether_empty(bin);
+        Some(found)
+    }
+
+    /// The chunk for a block of `len` bytes at a multiple of `align`, and the offset of the block in it.
+    fn aligned_best_fit(&self, len: u64, align: u64) -> Option<(usize, u64)> {
         let fits = |(chunk_len, chunk_offset, index): (u64, u64, usize)| {
             let offset = chunk_offset.checked_next_multiple_of(align)?;
             let front = offset - chunk_offset;
             (chunk_len - len >= front).then_some((index, offset))
         };
-        if align <= GRANULE_BYTES {
-            return self.free_from(len).find_map(fits);
-        }
         self.free_from(len)
             .take(MISALIGNED_PROBES)
             .find_map(fits)
@@ -281,6 +299,11 @@ impl Heap {
         let Chunk { offset, len, .. } = self.chunks[index];
         let bin = bin_of(len);
         self.bins[bin].remove(len, offset);
+        self.note_whether_empty(bin);
+    }
+
+    /// A chunk was taken out of this bin.
+    fn note_whether_empty(&mut self, bin: usize) {
         if self.bins[bin].is_empty() {
             self.occupied[bin / 64] &= !(1 << (bin % 64));
         }

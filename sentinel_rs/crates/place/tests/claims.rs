@@ -25,6 +25,51 @@ fn a_claim_is_all_or_nothing() {
 }
 
 #[test]
+fn a_small_claim_far_into_the_map_is_seen_by_a_large_one() {
+    const PLACE: u64 = 64 * 64; // granules of one word of the maps of whole words
+    let map = ClaimMap::new(3 * PLACE * G);
+    for granule in [PLACE + 65, 2 * PLACE + 4095] {
+        assert!(map.claim(granule * G, G));
+        assert!(!map.claim(granule / PLACE * PLACE * G, PLACE * G), "granule {granule} is taken");
+        map.release(granule * G, G);
+        assert!(map.claim(granule / PLACE * PLACE * G, PLACE * G));
+        assert!(!map.claim(granule * G, G), "all of it is taken");
+    }
+}
+
+/// Words that nobody has ever taken in part are where a large claim does not look, so each word is new in each race.
+#[test]
+fn of_a_first_small_claim_and_a_large_one_at_the_same_time_one_fails() {
+    const WORDS: u64 = 2000;
+    const ROUNDS: usize = 8;
+    let mut met = [0; 3];
+    for _ in 0..ROUNDS {
+        let map = ClaimMap::new(WORDS * 64 * G);
+        let arrived = AtomicU64::new(0);
+        let race = |me: u64| {
+            let meet = |word: u64| {
+                arrived.fetch_add(1, Ordering::SeqCst);
+                while arrived.load(Ordering::SeqCst) < 2 * (word + 1) {
+                    std::thread::yield_now();
+                }
+                let (granule, granules) = if me == 0 { (word * 64 + 7, 1) } else { (word * 64, 64) };
+                map.claim(granule * G, granules * G)
+            };
+            (0..WORDS).map(meet).collect::<Vec<bool>>()
+        };
+        let (small, large) = std::thread::scope(|scope| {
+            let small = scope.spawn(|| race(0));
+            (race(1), small.join().expect("no thread fails"))
+        });
+        for (small, large) in small.into_iter().zip(large) {
+            assert!(!(small && large), "both own it");
+            met[usize::from(small) + 2 * usize::from(large)] += 1;
+        }
+    }
+    assert!(met[1] > 0 && met[2] > 0, "either may win: {met:?}");
+}
+
+#[test]
 fn bytes_take_the_granules_that_they_touch() {
     let map = ClaimMap::new(8 * G + 1);
     assert!(map.claim(G - 1, 2));

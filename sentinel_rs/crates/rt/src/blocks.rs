@@ -169,6 +169,7 @@ impl Blocks {
     }
 
     /// The calling thread's blocks, emptied first when they belong to others.
+    #[inline]
     fn kept_by<'a>(self: &Arc<Blocks>, kept: &'a mut Option<Kept>) -> &'a mut Kept {
         if kept.as_ref().is_some_and(|kept| !Arc::ptr_eq(&kept.of, self)) {
             *kept = None;

@@ -5,6 +5,8 @@ use crate::managed::Managed;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Graphs with fewer nodes are never profiled: initializers, readers of one variable, the profile marks themselves.
+const MIN_NODES: usize = 8;
 /// Input shapes of one graph that get a plan of their own, as published.
 pub const MAX_BUCKETS: usize = 10;
 /// Of the allocations that ask for a slot in a step, the share that may find none of its size before the step counts as
@@ -46,13 +48,25 @@ pub struct Graph {
     /// Its edges.
     pub edges: Arc<GraphEdges>,
     buckets: Vec<Bucket>,
+    ran: bool,
 }
 
 impl Graph {
     /// A graph that has not run yet.
     #[must_use]
     pub fn new(edges: GraphEdges) -> Graph {
-        Graph { edges: Arc::new(edges), buckets: Vec::new() }
+        Graph { edges: Arc::new(edges), buckets: Vec::new(), ran: false }
+    }
+
+    /// Whether it is worth a profile.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.edges.node_count() >= MIN_NODES
+    }
+
+    /// Whether the step that begins is the first of all.
+    pub fn first_step(&mut self) -> bool {
+        !std::mem::replace(&mut self.ran, true)
     }
 
     /// The bucket of this input shape; `None` when there are too many.

@@ -131,7 +131,7 @@ impl Kernels {
     /// An executor holds the kernel from now on.
     pub fn hold(&self, address: usize, name: &str, kind: &str) -> u32 {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = number_of(&mut table, address, name, kind);
+        let number = self.number_of(&mut table, address, name, kind);
         if let Some(known) = table.by_address.get_mut(&address) {
             known.holders += 1;
         }
@@ -157,7 +157,7 @@ impl Kernels {
         let generation = self.generation.load(Ordering::Acquire);
         let number = {
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-            number_of(&mut table, address, name, kind)
+            self.number_of(&mut table, address, name, kind)
         };
         Self::remember(address, generation, number);
         number
@@ -174,29 +174,35 @@ impl Kernels {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.names.get(number as usize).cloned()
     }
-}
 
-/// The number at `address`, unless another kernel has taken that address since.
-fn number_of(table: &mut Table, address: usize, name: &str, kind: &str) -> u32 {
-    if let Some(known) = table.by_address.get(&address) {
-        let same = table.names.get(known.number as usize).is_some_and(|known| known.name == name && known.kind == kind);
-        if same {
-            return known.number;
+    /// The number at `address`, unless another kernel has taken that address since. Nobody said that the kernel before it is
+    /// gone, which was therefore none of our executors': its number is free now, and whoever remembers it forgets.
+    fn number_of(&self, table: &mut Table, address: usize, name: &str, kind: &str) -> u32 {
+        let before = table.by_address.get(&address).map(|known| known.number);
+        if let Some(number) = before {
+            let same = |known: &KernelName| known.name == name && known.kind == kind;
+            if table.names.get(number as usize).is_some_and(same) {
+                return number;
+            }
         }
+        let name = KernelName { name: name.to_owned(), kind: kind.to_owned() };
+        let number = match table.vacant.pop() {
+            Some(number) => {
+                table.names[number as usize] = name;
+                number
+            }
+            None => {
+                table.names.push(name);
+                u32::try_from(table.names.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        if let Some(gone) = before {
+            table.vacant.push(gone);
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        table.by_address.insert(address, Known { number, holders: 0 });
+        number
     }
-    let name = KernelName { name: name.to_owned(), kind: kind.to_owned() };
-    let number = match table.vacant.pop() {
-        Some(number) => {
-            table.names[number as usize] = name;
-            number
-        }
-        None => {
-            table.names.push(name);
-            u32::try_from(table.names.len() - 1).unwrap_or(u32::MAX)
-        }
-    };
-    table.by_address.insert(address, Known { number, holders: 0 });
-    number
 }
 
 #[cfg(test)]
@@ -246,8 +252,25 @@ mod tests {
         assert_ne!(kernels.look_up(128, "b", "Add"), first);
         assert_eq!(kernels.name(first), Some(KernelName { name: "a".into(), kind: "Add".into() }));
         let second = kernels.look_up(128, "b", "Add");
+        assert_eq!(kernels.look_up(128, "b", "Add"), second);
         kernels.suspect();
         assert_eq!(kernels.cached(128), None);
         assert_eq!(kernels.look_up(128, "b", "Add"), second, "a kernel that still lives keeps its number");
+    }
+
+    #[test]
+    fn names_do_not_pile_up_when_nobody_says_that_kernels_are_gone() {
+        let kernels = Kernels::default();
+        for round in 0..1000 {
+            for address in [64, 128, 192] {
+                let name = format!("map{round}");
+                let number = kernels.look_up(address, &name, "Add");
+                assert_eq!(kernels.name(number).map(|known| known.name), Some(name));
+            }
+        }
+        assert!(kernels.table.lock().expect("nobody panics").names.len() <= 4);
+        let seen = kernels.look_up(64, "a", "Add");
+        std::thread::scope(|scope| scope.spawn(|| kernels.look_up(64, "b", "Add")).join().expect("no thread fails"));
+        assert_eq!(kernels.cached(64), None, "{seen} may belong to another kernel now");
     }
 }

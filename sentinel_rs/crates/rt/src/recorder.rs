@@ -10,12 +10,13 @@ use crate::profiler::{Counting, Split};
 use profile::SCRATCH_MAX_BYTES;
 use rustc_hash::FxHashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 use sys::profiler::ProfilerError;
+use sys::ticks::Ticks;
 use trace::{page_ceil, Access, Buffer, LayerSource, Op, Origin, StepTrace, SLOT_MIN_BYTES};
 
-/// One use of one buffer by one operation, as the device sees it.
+/// One use of one buffer by one operation, as the device sees it, and as C lays it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Touch {
     /// Begin of the buffer.
     pub addr: usize,
@@ -28,8 +29,27 @@ pub struct Touch {
 #[derive(Debug)]
 struct RunOp {
     kernel: u32,
-    start_ns: u64,
-    end_ns: u64,
+    start_ticks: u64,
+    end_ticks: u64,
+}
+
+/// An access in as few bytes as it takes, because a profiled step touches all of them for the first time.
+#[derive(Debug)]
+struct LoggedAccess {
+    bytes: u64,
+    buffer: u32,
+    /// The operation, times two, and one more when it writes.
+    op_and_write: u32,
+}
+
+impl LoggedAccess {
+    fn new(buffer: u32, op: u32, write: bool, bytes: u64) -> LoggedAccess {
+        LoggedAccess { bytes, buffer, op_and_write: op << 1 | u32::from(write) }
+    }
+
+    fn access(&self) -> Access {
+        Access { op: self.op_and_write >> 1, write: self.op_and_write & 1 == 1, bytes: self.bytes }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +58,7 @@ struct Log {
     buffers: Vec<Buffer>,
     addresses: Vec<usize>,
     /// What touched which buffer, in order; each buffer gets its own when the step is over.
-    accesses: Vec<(u32, Access)>,
+    accesses: Vec<LoggedAccess>,
     live: FxHashMap<usize, u32>,
     ordinals: FxHashMap<u32, u32>,
     /// Temporaries that are dead already, by execution and size.
@@ -55,7 +75,7 @@ struct Log {
 /// The recorder of one step.
 #[derive(Debug)]
 pub struct Recorder {
-    began: Instant,
+    clock: Ticks,
     log: Mutex<Log>,
     own_pages: bool,
 }
@@ -89,7 +109,7 @@ pub struct Circumstances {
 
 impl Default for Recorder {
     fn default() -> Recorder {
-        Recorder { began: Instant::now(), log: Mutex::new(Log::default()), own_pages: false }
+        Recorder { clock: Ticks::start(), log: Mutex::new(Log::default()), own_pages: false }
     }
 }
 
@@ -98,7 +118,7 @@ impl Recorder {
     #[must_use]
     pub fn counted(counting: Counting) -> Recorder {
         let log = Log { counting: Some(counting), ..Log::default() };
-        Recorder { began: Instant::now(), log: Mutex::new(log), own_pages: true }
+        Recorder { clock: Ticks::start(), log: Mutex::new(log), own_pages: true }
     }
 
     /// Whether each tensor has its pages to itself, because the kernel counts.
@@ -139,10 +159,6 @@ impl Recorder {
         *self.log() = Log::default();
     }
 
-    fn now_ns(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
     fn log(&self) -> std::sync::MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,7 +167,7 @@ impl Recorder {
     /// kernel runs, because it may free one and allocate another buffer at its address.
     pub fn op_begins(&self, kernel: u32, inputs: &[Touch], memory: &Memory) -> u32 {
         let mut log = self.log();
-        log.ops.push(RunOp { kernel, start_ns: 0, end_ns: 0 });
+        log.ops.push(RunOp { kernel, start_ticks: 0, end_ticks: 0 });
         let execution = last_index(log.ops.len());
         for touch in inputs {
             log.touch(execution, *touch, memory);
@@ -159,19 +175,19 @@ impl Recorder {
         if let Some(counting) = &mut log.counting {
             counting.op_begins();
         }
-        let now_ns = self.now_ns();
+        let now = self.clock.now();
         if let Some(op) = log.ops.last_mut() {
-            (op.start_ns, op.end_ns) = (now_ns, now_ns);
+            (op.start_ticks, op.end_ticks) = (now, now);
         }
         execution
     }
 
     /// The execution ends, having written these buffers.
     pub fn op_ends(&self, execution: u32, outputs: &[Touch], memory: &Memory) {
-        let end_ns = self.now_ns();
+        let now = self.clock.now();
         let mut log = self.log();
         if let Some(op) = log.ops.get_mut(execution as usize) {
-            op.end_ns = end_ns;
+            op.end_ticks = now.max(op.start_ticks);
         }
         for touch in outputs {
             log.touch(execution, *touch, memory);
@@ -219,7 +235,7 @@ impl Recorder {
                 // Nobody tells what an operation does with its temporaries. Written once and read once is the least that
                 // they are good for, and what the emulated slow tier charges.
                 let bytes = buffer.size_bytes;
-                log.accesses.extend([true, false].map(|write| (index, Access { op, write, bytes })));
+                log.accesses.extend([true, false].map(|write| LoggedAccess::new(index, op, write, bytes)));
                 if bytes > SCRATCH_MAX_BYTES {
                     log.idle.entry((op, bytes)).or_default().push(index);
                 }
@@ -237,6 +253,7 @@ impl Recorder {
     #[must_use]
     pub fn finish(&self, kernels: &Kernels, edges: &GraphEdges, about: Circumstances) -> Recording {
         let log = std::mem::take(&mut *self.log());
+        let tick_ns = self.clock.tick_ns();
         let names: Vec<_> = log.ops.iter().map(|op| kernels.name(op.kernel)).collect();
         let predecessors = edges.predecessors(names.iter().map(|name| name.as_ref().map_or("", |name| &name.name)));
         let mut layer = 0;
@@ -252,13 +269,13 @@ impl Recorder {
                 marked |= mark;
                 let own_layer = layer;
                 layer += u32::from(mark);
-                let (start_ns, end_ns) = (op.start_ns, op.end_ns);
+                let (start_ns, end_ns) = (in_ns(op.start_ticks, tick_ns), in_ns(op.end_ticks, tick_ns));
                 Op { kernel: op.kernel, name, kind, layer: own_layer, start_ns, end_ns, predecessors }
             })
             .collect();
         let mut buffers = log.buffers;
-        for (index, access) in log.accesses {
-            buffers[index as usize].accesses.push(access);
+        for logged in log.accesses {
+            buffers[logged.buffer as usize].accesses.push(logged.access());
         }
         for buffer in &mut buffers {
             buffer.accesses.sort_by_key(|access| access.op);
@@ -330,8 +347,14 @@ impl Log {
             Origin::Step { op, .. } => op,
             Origin::Persistent | Origin::External => 0,
         };
-        self.accesses.push((index, Access { op: op.max(birth), write: touch.write, bytes }));
+        self.accesses.push(LoggedAccess::new(index, op.max(birth), touch.write, bytes));
     }
+}
+
+/// Ticks as whole nanoseconds.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // times of a step
+fn in_ns(ticks: u64, tick_ns: f64) -> u64 {
+    (ticks as f64 * tick_ns) as u64
 }
 
 fn last_index(len: usize) -> u32 {

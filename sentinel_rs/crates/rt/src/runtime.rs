@@ -1,7 +1,9 @@
 //! The process's one runtime: allocations, releases and operations, as TensorFlow's threads bring them.
 //!
-//! What runs here runs for every operation: no lock is taken and nothing is allocated unless the step is profiled.
+//! What runs here runs for every operation: no lock is taken and nothing is allocated unless the step is profiled, but for
+//! what a thread keeps from its first operation on.
 
+use crate::active::{Active, ActiveStep, Mode};
 use crate::current::{self, Current, NO_KERNEL};
 use crate::kernels::Kernels;
 use crate::limit::Limit;
@@ -11,13 +13,11 @@ use crate::options::{Failure, FastBudget, Options};
 use crate::profiler::PageProfiler;
 use crate::recorder::Touch;
 use crate::stats::{Counters, Report};
-use crate::steps::{Active, Mode, Steps};
+use crate::steps::Steps;
 use crate::tiers::emulated::EmulatedTiers;
-use arc_swap::{ArcSwapOption, Cache};
 use place::{Entered, Ground, Taken, UnitState};
 use plan::Policy;
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use trace::{page_ceil, Tier, SLOT_MIN_BYTES};
@@ -32,17 +32,6 @@ struct Temporaries {
     slow_bytes: AtomicU64,
 }
 
-/// The latest active step of one runtime, as a thread has seen it.
-type Seen = Cache<Arc<ArcSwapOption<Active>>, Option<Arc<Active>>>;
-
-thread_local! {
-    static SEEN: Cell<Option<Seen>> = const { Cell::new(None) };
-}
-
-fn is_profiled(active: Option<&Active>) -> bool {
-    matches!(active, Some(Active { mode: Mode::Profiling(_), .. }))
-}
-
 /// The runtime of one process.
 pub struct Runtime {
     /// What the first session chose.
@@ -55,9 +44,7 @@ pub struct Runtime {
     pub counters: Arc<Counters>,
     pub(crate) mover: Mover,
     pub(crate) machine: plan::Machine,
-    pub(crate) active: Arc<ArcSwapOption<Active>>,
-    /// Whether the latest active step was profiled: releases of any other need not look for a recorder.
-    pub(crate) profiles: AtomicBool,
+    pub(crate) active: ActiveStep,
     pub(crate) steps: Mutex<Steps>,
     /// Threads inside an operation, of the latest device.
     pub(crate) intra_op_threads: AtomicU32,
@@ -88,6 +75,17 @@ pub struct OpScope {
     pub began: Option<Instant>,
 }
 
+/// What became of an operation of which nothing is known but its kernel's address.
+#[derive(Clone, Copy, Debug)]
+pub enum KnownOp {
+    /// It has begun.
+    Begun(OpScope),
+    /// What this kernel touches matters: [`Runtime::op_begins`] is the way.
+    Touches(u32),
+    /// The thread has not met the kernel: [`Kernels::look_up`] and [`Runtime::op_begins`] are the way.
+    Unmet,
+}
+
 impl Runtime {
     /// A runtime over memory in any tiers; operations are delayed where they are emulated ones. `configure` makes the one of
     /// a process.
@@ -104,8 +102,7 @@ impl Runtime {
         Ok(Runtime {
             mover: Mover::start(&memory, &counters, options.mover_threads.unwrap_or(1))?,
             kernels: Kernels::default(),
-            active: Arc::new(ArcSwapOption::empty()),
-            profiles: AtomicBool::new(false),
+            active: ActiveStep::default(),
             steps: Mutex::new(Steps::default()),
             intra_op_threads: AtomicU32::new(1),
             inter_op_threads: AtomicU32::new(1),
@@ -128,30 +125,18 @@ impl Runtime {
     /// True when operations must report the buffers they touch: in a profiled step, and wherever slowness is emulated.
     #[must_use]
     pub fn observes(&self) -> bool {
-        self.delays() || self.with_active(is_profiled)
+        self.delays() || self.active.profiles()
     }
 
-    /// Runs `call` with the active step, from what the thread remembers of it.
-    fn with_active<R>(&self, call: impl FnOnce(Option<&Active>) -> R) -> R {
-        // A thread that is about to end remembers nothing, and neither does whoever is in here already.
-        let remembered = SEEN.try_with(Cell::take).ok().flatten();
-        let own = remembered.filter(|seen| std::ptr::eq(seen.arc_swap(), &*self.active));
-        let mut seen = own.unwrap_or_else(|| Cache::new(Arc::clone(&self.active)));
-        let result = call(seen.load().as_deref());
-        // Where this is refused, the next call begins anew.
-        let _ = SEEN.try_with(|remembered| remembered.set(Some(seen)));
-        result
-    }
-
-    /// A kernel is about to run on the calling thread, and nobody wants to know what it touches. `None` when somebody does,
-    /// or when the thread has not met the kernel at `address`; then [`Runtime::op_begins`] is the way.
-    pub fn op_begins_known(&self, address: usize, step_id: i64) -> Option<OpScope> {
+    /// The kernel at `address` is about to run on the calling thread; the operation begins unless more has to be known of it.
+    pub fn op_begins_known(&self, address: usize, step_id: i64) -> KnownOp {
+        let Some(kernel) = self.kernels.cached(address) else { return KnownOp::Unmet };
         if self.delays() {
-            return None;
+            return KnownOp::Touches(kernel);
         }
-        self.with_active(|active| {
-            let kernel = if is_profiled(active) { None } else { self.kernels.cached(address) }?;
-            Some(self.enter(active, kernel, step_id, &[]))
+        self.active.with(|active| match active {
+            Some(Active { mode: Mode::Profiling(_), .. }) => KnownOp::Touches(kernel),
+            _ => KnownOp::Begun(self.enter(active, kernel, step_id, &[])),
         })
     }
 
@@ -166,7 +151,7 @@ impl Runtime {
 
     /// A kernel is about to run on the calling thread.
     pub fn op_begins(&self, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
-        self.with_active(|active| self.enter(active, kernel, step_id, inputs))
+        self.active.with(|active| self.enter(active, kernel, step_id, inputs))
     }
 
     fn enter(&self, active: Option<&Active>, kernel: u32, step_id: i64, inputs: &[Touch]) -> OpScope {
@@ -195,7 +180,7 @@ impl Runtime {
     pub fn op_ends(&self, scope: &OpScope, inputs: &[Touch], outputs: &[Touch], delay: bool) {
         let elapsed = scope.began.map(|began| began.elapsed());
         if scope.own.step_tag != 0 {
-            self.with_active(|active| match active.filter(|active| active.tag == scope.own.step_tag) {
+            self.active.with(|active| match active.filter(|active| active.tag == scope.own.step_tag) {
                 Some(Active { mode: Mode::Profiling(recorder), .. }) => {
                     recorder.op_ends(scope.own.execution, outputs, &self.memory);
                 }
@@ -259,11 +244,11 @@ impl Runtime {
         }
         let own = current::get();
         // Small blocks have no slots: only a profiled step looks at them.
-        let unseen = size_bytes < SLOT_MIN_BYTES && !self.profiles.load(Ordering::Relaxed);
+        let unseen = size_bytes < SLOT_MIN_BYTES && !self.active.profiles();
         if own.step_tag == 0 || unseen {
             return self.alloc_unplanned(align_bytes, size_bytes);
         }
-        self.with_active(|active| match active.filter(|active| active.tag == own.step_tag).map(|active| &active.mode) {
+        self.active.with(|active| match active.filter(|active| active.tag == own.step_tag).map(|active| &active.mode) {
             Some(Mode::Profiling(recorder)) => {
                 let room_bytes = recorder.room_for(size_bytes);
                 let tier = self.profiled_tier();
@@ -383,8 +368,8 @@ impl Runtime {
     /// Takes from the pool of the plan that is followed what it holds and does not use; `None` when no plan is followed.
     /// Between two steps the pool stays as it was, and blocks that are asked for then may need its room as well.
     fn make_room(&self, size_bytes: u64) -> Option<()> {
-        let guard = self.active.load();
-        let followed = match guard.as_deref().map(|active| &active.mode) {
+        let active = self.active.get();
+        let followed = match active.as_deref().map(|active| &active.mode) {
             Some(Mode::Managed(managed)) => Arc::clone(managed),
             // Whoever holds the lock is about to begin or to end a step, and is not waited for.
             _ => self.steps.try_lock().ok()?.followed.clone()?,
@@ -401,7 +386,7 @@ impl Runtime {
         if sys::process::is_forked_child() {
             return true;
         }
-        if self.profiles.load(Ordering::Relaxed) {
+        if self.active.profiles() {
             self.note_death(addr);
         }
         match self.release(addr) {
@@ -423,7 +408,7 @@ impl Runtime {
         if !self.memory.in_plan(addr) {
             return self.memory.free(addr);
         }
-        self.with_active(|active| match active.map(|active| &active.mode) {
+        self.active.with(|active| match active.map(|active| &active.mode) {
             Some(Mode::Managed(managed)) if managed.arena.range().contains(&addr) => {
                 self.memory.free_in(&managed.arena, addr)
             }
@@ -432,7 +417,7 @@ impl Runtime {
     }
 
     fn note_death(&self, addr: usize) {
-        self.with_active(|active| {
+        self.active.with(|active| {
             if let Some(Active { mode: Mode::Profiling(recorder), .. }) = active {
                 let own = current::get();
                 recorder.died(addr, (own.kernel != NO_KERNEL && own.step_tag != 0).then_some(own.execution));
@@ -476,8 +461,14 @@ impl Runtime {
     /// What `tf.sentinel.stats()` tells.
     #[must_use]
     pub fn report(&self) -> Report {
+        if sys::process::is_forked_child() {
+            // A thread of the parent may have held any lock when this process was made, and nobody will release it.
+            let message = "sentinel: this process was forked off from one that has Sentinel, and has no part in it";
+            return Report { state: "forked".to_owned(), message: Some(message.to_owned()), ..Report::default() };
+        }
         let budget = &self.memory.budget;
         let refusals = self.memory.tiers.refusals();
+        let (heap_bytes_peak, heap_bytes_reach) = self.memory.heap_peak_and_reach_bytes();
         let steps = self.lock_steps();
         Report {
             active: true,
@@ -492,6 +483,9 @@ impl Runtime {
             peak_bytes: steps.peak_bytes,
             arena_bytes: steps.arena_bytes,
             arena_load_bytes: steps.arena_load_bytes,
+            heap_bytes_peak,
+            heap_bytes_reach,
+            kept_bytes: self.memory.kept_bytes(),
             planned_move_bytes: steps.planned_move_bytes,
             placement_samples: self.memory.placement.samples.get(),
             placement_due_bytes: self.memory.placement.due_bytes.get(),

@@ -1,11 +1,12 @@
 //! The state machine of steps: warm-up, the profiled step, planning beside training, managed steps, and again when the
 //! graph or its shapes change.
 
+use crate::active::{Active, Mode};
 use crate::buckets::{Bucket, Graph, Phase};
 use crate::feedback::Feedback;
 use crate::graph::GraphEdges;
 use crate::managed::Managed;
-use crate::recorder::{Circumstances, Recorder};
+use crate::recorder::Circumstances;
 use crate::runtime::Runtime;
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -13,32 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Graphs with fewer nodes are never profiled: initializers, readers of one variable, the profile marks themselves.
-const MIN_NODES: usize = 8;
 /// A step that keeps others from being managed may pause for so long between two operations.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// The one step at a time that is profiled or follows a plan.
-#[derive(Debug)]
-pub struct Active {
-    /// TensorFlow's number of the step; shared by the parts of a graph on several devices.
-    pub step_id: i64,
-    /// Sentinel's number of the step, never 0.
-    pub tag: u32,
-    /// Changes while operations of it begin.
-    pub ops: AtomicU64,
-    /// What is done with it.
-    pub mode: Mode,
-}
-
-/// What is done with the active step.
-#[derive(Debug)]
-pub enum Mode {
-    /// It is recorded.
-    Profiling(Box<Recorder>),
-    /// It follows a plan.
-    Managed(Arc<Managed>),
-}
 
 /// The parts of the active step that its operations need not see.
 #[derive(Debug)]
@@ -46,6 +23,8 @@ struct Running {
     graph: u64,
     signature: u64,
     parts: u32,
+    /// Steps of this graph and shape before this one.
+    steps_before: u64,
     began: Instant,
     counts: SlotCounts,
     /// How many operations had begun when another step first found this one in its way, and when that was.
@@ -139,12 +118,15 @@ impl Runtime {
     /// `start_profile()` and `end_profile()`: whether the next step of a graph of some size is profiled, without further
     /// warm-up and in spite of a plan that it may have.
     pub fn ask_profile(&self, wanted: bool) {
+        if sys::process::is_forked_child() {
+            return;
+        }
         self.lock_steps().profile_asked = wanted;
     }
 
     /// A step of `graph` begins, with inputs of a shape that hashes to `signature`.
     pub fn step_begins(&self, graph: u64, step_id: i64, signature: u64) -> StepStart {
-        let (start, managed) = {
+        let (start, managed, first) = {
             let mut steps = self.lock_steps();
             if let Some(trouble) = self.counters.first_trouble() {
                 if self.strict() {
@@ -161,12 +143,24 @@ impl Runtime {
             }
             self.counters.steps_seen.count();
             let free = !sys::process::is_forked_child() && self.may_activate(&mut steps);
-            let Some(mode) = free.then(|| self.mode_of(&mut steps, graph, signature)).flatten() else {
-                self.counters.steps_unmanaged.count();
-                return StepStart::default();
-            };
-            self.activate(&mut steps, graph, signature, step_id, mode)
+            let first =
+                free && steps.graphs.get_mut(&graph).is_some_and(|graph| graph.is_large() && graph.first_step());
+            let mode = free.then(|| self.mode_of(&mut steps, graph, signature)).flatten();
+            match mode {
+                Some(mode) => {
+                    let (start, managed) = self.activate(&mut steps, graph, signature, step_id, mode);
+                    (start, managed, first)
+                }
+                None => {
+                    self.counters.steps_unmanaged.count();
+                    (StepStart::default(), None, first)
+                }
+            }
         };
+        if first {
+            // What it took to make and to improve the graph is free now, and the step is about to need memory.
+            sys::process::give_back_free_memory();
+        }
         // Outside the lock, because the first layer may wait for promotions.
         if let Some((managed, resumed)) = managed {
             managed.step_begins(resumed, &self.memory, &self.mover, &self.counters);
@@ -176,7 +170,7 @@ impl Runtime {
 
     /// The step is another part of the active one.
     fn join(&self, steps: &mut Steps, step_id: i64) -> Option<StepStart> {
-        let (running, active) = (steps.running.as_mut()?, self.active.load_full()?);
+        let (running, active) = (steps.running.as_mut()?, self.active.get()?);
         if active.step_id != step_id {
             return None;
         }
@@ -187,7 +181,7 @@ impl Runtime {
     /// True when no step is active. One in which nothing has run for long, such as a step that waits for room in a queue, is
     /// put aside, and its graph stays without a plan.
     fn may_activate(&self, steps: &mut Steps) -> bool {
-        let (Some(running), Some(active)) = (steps.running.as_mut(), self.active.load_full()) else { return true };
+        let (Some(running), Some(active)) = (steps.running.as_mut(), self.active.get()) else { return true };
         let ops = active.ops.load(Ordering::Relaxed);
         match running.watched {
             Some((seen, since)) if seen == ops && since.elapsed() > LONGEST_PAUSE => {}
@@ -201,7 +195,7 @@ impl Runtime {
         if let Mode::Profiling(recorder) = &active.mode {
             recorder.abandon();
         }
-        self.active.store(None);
+        self.active.end();
         steps.running = None;
         if let Some(bucket) = steps.bucket_mut(graph, signature) {
             let before = std::mem::replace(&mut bucket.phase, Phase::Unmanaged("its steps wait for other steps"));
@@ -216,7 +210,7 @@ impl Runtime {
     fn mode_of(&self, steps: &mut Steps, graph: u64, signature: u64) -> Option<Mode> {
         let asked = steps.profile_asked;
         let known = steps.graphs.get_mut(&graph)?;
-        let large = known.edges.node_count() >= MIN_NODES;
+        let large = known.is_large();
         let bucket = known.bucket(signature)?;
         bucket.steps += 1;
         let outdated = if large && asked { bucket.profile_again() } else { None };
@@ -263,11 +257,10 @@ impl Runtime {
             }
             Mode::Managed(managed) => Some((Arc::clone(managed), self.follow(steps, managed))),
         };
+        let steps_before = steps.graphs.get(&graph).map_or(0, |graph| graph.steps_of(signature)).saturating_sub(1);
         let (began, counts) = (Instant::now(), self.slot_counts());
-        steps.running = Some(Running { graph, signature, parts: 1, began, counts, watched: None });
-        // Before the step's first operation, which is what has to see it.
-        self.profiles.store(managed.is_none(), Ordering::SeqCst);
-        self.active.store(Some(Arc::new(Active { step_id, tag, ops: AtomicU64::new(0), mode })));
+        steps.running = Some(Running { graph, signature, parts: 1, steps_before, began, counts, watched: None });
+        self.active.begin(Active { step_id, tag, ops: AtomicU64::new(0), mode });
         (StepStart { tag, serial: managed.is_none(), stop: None }, managed)
     }
 
@@ -292,7 +285,7 @@ impl Runtime {
     /// A part of the step `tag` is over; the last part ends it. `ok` is false when the step failed.
     pub fn step_ends(self: &Arc<Self>, tag: u32, ok: bool) {
         let mut steps = self.lock_steps();
-        if self.active.load().as_deref().is_none_or(|active| active.tag != tag) {
+        if self.active.get().is_none_or(|active| active.tag != tag) {
             return;
         }
         let Some(running) = &mut steps.running else { return };
@@ -301,7 +294,7 @@ impl Runtime {
             return;
         }
         let Some(running) = steps.running.take() else { return };
-        let Some(active) = self.active.swap(None) else { return };
+        let Some(active) = self.active.end() else { return };
         if matches!(self.options.slow, crate::options::SlowTier::Swap(_)) {
             self.counters.swapped_out_bytes_peak.raise(sys::swap::swapped_out_bytes().unwrap_or(0));
         }
@@ -381,14 +374,15 @@ impl Runtime {
 
     /// Makes the plan on a thread of its own, so that training goes on.
     fn plan_aside(self: &Arc<Self>, active: Arc<Active>, running: &Running) {
-        let (graph, signature) = (running.graph, running.signature);
-        let runtime = Arc::clone(self);
+        let (graph, signature, steps_before) = (running.graph, running.signature, running.steps_before);
+        let (runtime, own) = (Arc::clone(self), Arc::clone(&active));
         let spawned = std::thread::Builder::new().name("sentinel-plan".to_owned()).spawn(move || {
-            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan(&active, graph, signature)));
+            let planned = catch_unwind(AssertUnwindSafe(|| runtime.plan(&active, graph, steps_before)));
             let phase = planned.unwrap_or_else(|_| {
                 runtime.counters.panics_caught.count();
                 Phase::Unmanaged("planning met an internal error")
             });
+            active.forget();
             let mut steps = runtime.lock_steps();
             steps.state = match &phase {
                 Phase::Managed(_) => "planned",
@@ -408,8 +402,12 @@ impl Runtime {
                     }
                 }
             }
+            drop(steps);
+            // What recording and planning took is free now.
+            sys::process::give_back_free_memory();
         });
         if let Err(error) = spawned {
+            own.forget();
             let mut steps = self.lock_steps();
             steps.advise(format!("sentinel: no thread for planning: {error}; training goes on without a plan"));
             if let Some(bucket) = steps.bucket_mut(graph, signature) {
@@ -418,12 +416,11 @@ impl Runtime {
         }
     }
 
-    fn plan(&self, active: &Active, graph: u64, signature: u64) -> Phase {
+    fn plan(&self, active: &Active, graph: u64, step_number: u64) -> Phase {
         let Mode::Profiling(recorder) = &active.mode else { return Phase::Unmanaged("it was not profiled") };
-        let (edges, step_number) = {
-            let steps = self.lock_steps();
-            let Some(graph) = steps.graphs.get(&graph) else { return Phase::Unmanaged("its graph is gone") };
-            (Arc::clone(&graph.edges), graph.steps_of(signature))
+        let edges = match self.lock_steps().graphs.get(&graph) {
+            Some(graph) => Arc::clone(&graph.edges),
+            None => return Phase::Unmanaged("its graph is gone"),
         };
         let about = Circumstances {
             tensorflow_version: "1.13.1".to_owned(),

@@ -1,4 +1,4 @@
-//! Every system call that Sentinel makes, behind functions that are safe to call with any argument.
+//! Every system call that Sentinel makes, the processor's counter and the C library's heap, behind functions that are safe to call with any argument.
 //!
 //! May use the C library and the kernel's interface files; must not know tiers, plans or tensors. Each failing operation
 //! has its own variant of [`Error`]. Functions that can destroy contents accept only memory that [`memory::reserve`] gave
@@ -15,6 +15,7 @@ pub mod numa;
 pub mod process;
 pub mod profiler;
 pub mod swap;
+pub mod ticks;
 pub mod topology;
 
 pub use error::{errno_text, Error};
