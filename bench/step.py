@@ -1,10 +1,11 @@
 """Steps of five networks with all memory fast: Sentinel against stock TensorFlow and against other allocators.
 
-Of each network one process per contender stands ready, and they run a block of steps each in turns. CPU seconds, minor
-faults and wall time are the kernel's account of the process. Ratios are of blocks of the same round, means geometric,
-intervals 95% by resampling the rounds. `floor` is the user time of a process whose C library gives no memory back: what
-is left when no page is faulted in twice. Losses are compared with stock TensorFlow's in runs of their own, with one
-thread. The last line is one JSON object.
+Of each network one process per contender stands ready, and they run a block of steps each in turns; then new processes
+do. CPU seconds, minor faults and wall time are the kernel's account of the process. Ratios are of blocks of the same
+round, means geometric, intervals 95% by resampling sets of processes and their rounds. `floor` is the user time of a
+process whose C library gives no memory back: what is left when no page is faulted in twice. Losses are compared with
+stock TensorFlow's in runs of their own, with one thread, without and with TensorFlow's memory optimizer, under which
+losses may differ by process. The last line is one JSON object.
 """
 
 import argparse
@@ -23,7 +24,7 @@ LIMITS = {
     "throughput_vs_stock": (1.20, False),
     "throughput_vs_best_peer": (1.02, False),
 }
-SAME_BITS_STEPS = 9
+SAME_BITS_STEPS = 15
 SAME_BITS_OPTIONS = ("--inter-op", 1, "--intra-op", 1)
 
 
@@ -31,32 +32,50 @@ def parse_arguments():
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--quick", action="store_true", help="3 rounds, and no comparison of losses")
-    add("--pairs", type=int, default=15, help="rounds (default 15)")
+    add("--quick", action="store_true", help="one set of 3 rounds, and no comparison of losses")
+    add("--sets", type=int, default=3, help="sets of processes, one after the other (default 3)")
+    add("--pairs", type=int, default=5, help="rounds of each set (default 5)")
     add("--block", type=int, default=1, help="steps of a block (default 1)")
     add("--network", choices=sorted(contenders.NETWORKS), action="append", help="only these")
     add("--peer", choices=contenders.PEERS, action="append", help="only these peers")
     contenders.add_pythons(parser)
     arguments = ratios.parse(parser)
     if arguments.quick:
-        arguments.pairs = min(arguments.pairs, 3)
+        arguments.sets, arguments.pairs = 1, min(arguments.pairs, 3)
     arguments.network = arguments.network or list(contenders.NETWORKS)
     arguments.peer = arguments.peer or list(contenders.PEERS)
     return arguments
 
 
-def same_bits(network, arguments):
-    """Whether Sentinel's losses have the bits of stock TensorFlow's, with one thread, under a plan at the end.
+def run_with_one_thread(network, kinds, arguments, more=()):
+    """The runs whose losses are compared, by kind; Sentinel's is under a plan at its end."""
+    found = rounds.run_blocks(network, kinds, arguments, SAME_BITS_OPTIONS + more, SAME_BITS_STEPS)
+    stats = found["sentinel"]["stats"] if "sentinel" in found else None
+    if stats and stats["steps_managed"] == 0:
+        raise contenders.Failed("%s: no step followed a plan: %s" % (network, stats["message"]))
+    return found
 
-    None when a second run of stock TensorFlow does not have them either: some networks depend on the order of ops.
+
+def same_bits(network, arguments):
+    """Whether losses have the bits of stock TensorFlow's, without TensorFlow's memory optimizer and with it.
+
+    It turns sums of large steps into additions to one variable in no fixed order (docs/experiments/speed.md), so that
+    two runs of stock TensorFlow may differ with it; whether they do is told too.
     """
-    more = SAME_BITS_OPTIONS, SAME_BITS_STEPS
-    found = rounds.run_blocks(network, ["stock", "sentinel"], arguments, *more)
-    same = found["stock"]["losses"] == found["sentinel"]["losses"]
-    if not same:
-        again = rounds.run_blocks(network, ["stock"], arguments, *more)["stock"]
-        same = None if again["losses"] != found["stock"]["losses"] else False
-    return same, found["sentinel"]["stats"]
+    kinds = ["stock", "sentinel"]
+    plain = run_with_one_thread(network, kinds, arguments, ("--no-memory-optimizer",))
+    default = run_with_one_thread(network, kinds, arguments)
+    again = run_with_one_thread(network, ["stock"], arguments)
+    found = {
+        "same": plain["sentinel"]["losses"] == plain["stock"]["losses"],
+        "with_memory_optimizer": default["sentinel"]["losses"] == default["stock"]["losses"],
+        "stock_twice_with_memory_optimizer": again["stock"]["losses"] == default["stock"]["losses"],
+    }
+    words = ["the same" if same else "OTHER" for same in found.values()]
+    line = "losses have %s bits; with TensorFlow's memory optimizer %s, two runs of stock TensorFlow %s"
+    steps = plain["sentinel"]["stats"]["steps_managed"]
+    print(line % tuple(words) + "; %d steps by a plan" % steps, flush=True)
+    return found
 
 
 def compare(network, measured, peers):
@@ -113,11 +132,17 @@ def system_share(details):
     return round(max(shares, default=0.0), 3)
 
 
-def summary(details, lists, bits):
+def in_sets(values, sets):
+    """The values of all rounds, by set of processes."""
+    rounds_each = len(values) // sets
+    return [values[at : at + rounds_each] for at in range(0, len(values), rounds_each)]
+
+
+def summary(details, lists, bits, sets):
     """The JSON object."""
     result = {}
     for name, (limit, at_most) in LIMITS.items():
-        figure = ratios.mean_with_interval([own[name] for own in lists.values()])
+        figure = ratios.mean_with_interval([in_sets(own[name], sets) for own in lists.values()])
         result[name] = round(figure[0], 4)
         result[name + "_interval"] = [round(bound, 4) for bound in figure[1:]]
         result[name + "_verdict"] = ratios.verdict(figure, limit, at_most)
@@ -147,17 +172,8 @@ def main():
             {k: v for k, v in details[network].items() if "_vs_" in k},
         )
         if not arguments.quick:
-            bits[network], stats = same_bits(network, arguments)
-            words = {
-                True: "the same",
-                False: "OTHER",
-                None: "not always the same, even under stock TensorFlow:",
-            }
-            print(
-                "losses have %s bits; %d steps by a plan"
-                % (words[bits[network]], stats["steps_managed"])
-            )
-    ratios.finish(summary(details, lists, bits), arguments)
+            bits[network] = same_bits(network, arguments)
+    ratios.finish(summary(details, lists, bits, arguments.sets), arguments)
 
 
 if __name__ == "__main__":

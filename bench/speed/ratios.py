@@ -21,14 +21,22 @@ def geometric_mean(values):
 
 
 def mean_with_interval(networks):
-    """The geometric mean over networks of lists of paired ratios, and its 95% interval by resampling each list."""
+    """The geometric mean over networks of paired ratios, and its 95% interval.
+
+    Of each network there is a list per set of processes. The interval comes from resampling the sets, because processes
+    differ by more than the rounds of one do, and then the ratios of each set.
+    """
     chance = random.Random(SEED)
-    middle = geometric_mean([geometric_mean(ratios) for ratios in networks])
 
-    def draw(ratios):
-        return geometric_mean([chance.choice(ratios) for _ in ratios])
+    def middle_of(sets):
+        return geometric_mean([ratio for ratios in sets for ratio in ratios])
 
-    means = sorted(geometric_mean([draw(ratios) for ratios in networks]) for _ in range(RESAMPLES))
+    def draw(sets):
+        drawn = [chance.choice(sets) for _ in sets]
+        return middle_of([[chance.choice(ratios) for _ in ratios] for ratios in drawn])
+
+    middle = geometric_mean([middle_of(sets) for sets in networks])
+    means = sorted(geometric_mean([draw(sets) for sets in networks]) for _ in range(RESAMPLES))
     return middle, means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES)]
 
 

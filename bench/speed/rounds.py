@@ -13,8 +13,7 @@ SETTLING_STEPS_AT_MOST = 40
 class Measured:
     """What the blocks of one contender took, by figure."""
 
-    def __init__(self, settled):
-        self.settled = settled
+    def __init__(self):
         self.blocks = []
 
     def per_step(self, figure):
@@ -30,8 +29,8 @@ class Measured:
 
     @property
     def last(self):
-        """The last block, or what came before the first."""
-        return self.blocks[-1] if self.blocks else self.settled
+        """The last block."""
+        return self.blocks[-1]
 
 
 def settle(contender):
@@ -59,16 +58,19 @@ def ready(network, kinds, arguments, more=()):
 
 
 def measure(network, kinds, arguments):
-    """Trains the network; returns what was measured, by kind.
+    """Trains the network; returns what was measured, by kind: so many rounds of each of so many sets of processes.
 
     Every second round runs in the opposite order, so that whatever drifts meanwhile falls on all alike.
     """
-    with ready(network, kinds, arguments) as standing:
-        measured = {contender.kind: Measured(settle(contender)) for contender in standing}
-        for number in range(arguments.pairs):
-            for contender in standing if number % 2 == 0 else standing[::-1]:
-                measured[contender.kind].blocks.append(contender.steps(arguments.block))
-        return measured
+    measured = {kind: Measured() for kind in kinds}
+    for _ in range(arguments.sets):
+        with ready(network, kinds, arguments) as standing:
+            for contender in standing:
+                settle(contender)
+            for number in range(arguments.pairs):
+                for contender in standing if number % 2 == 0 else standing[::-1]:
+                    measured[contender.kind].blocks.append(contender.steps(arguments.block))
+    return measured
 
 
 def run_blocks(network, kinds, arguments, more, steps):
