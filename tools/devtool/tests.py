@@ -1,13 +1,19 @@
 """`tools/dev test`: Rust tests, then Python tests, then one line with the sum of both."""
 
 import re
+import shutil
 import subprocess
+import tempfile
 import xml.etree.ElementTree
+from pathlib import Path
 
 import commands
 import plugin
+import venvs
 from util import BUILD, ROOT, VENV, Stop, clean_env, say
 
+# Less than this is too little even where everything is built already.
+ROOM_BYTES = 1e9
 _CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;")
 
 
@@ -16,10 +22,24 @@ def run(arguments):
     if any(argument != "--long" for argument in arguments):
         raise Stop("test takes only --long, but got: %s" % " ".join(arguments))
     long = bool(arguments)
+    _tell_room("before", ROOM_BYTES)
     commands.setup()
     passed, failed, skipped = (a + b for a, b in zip(_cargo(long), _pytest(long)))
+    _tell_room("after")
     print("%d passed, %d failed, %d skipped" % (passed, failed, skipped), flush=True)
     return 0 if passed and not failed else 1
+
+
+def _tell_room(when, least_bytes=0):
+    """Says how much room the disks have, because without any, tests fail in strange ways."""
+    cache = venvs.cache_home()
+    while not cache.exists():
+        cache = cache.parent
+    for place in (ROOT, cache, Path(tempfile.gettempdir())):
+        free_bytes = shutil.disk_usage(str(place)).free
+        say("%s the tests: %.1f GB free for %s" % (when, free_bytes / 1e9, place))
+        if free_bytes < least_bytes:
+            raise Stop("%s needs at least %.1f GB free" % (place, least_bytes / 1e9))
 
 
 def _cargo(long):
@@ -53,14 +73,24 @@ def _pytest(long):
     command += [
         "-o",
         "junit_family=xunit2",
+        # What a test that passed has written goes at once: there are copies of TensorFlow among it.
+        "-o",
+        "tmp_path_retention_policy=failed",
         "-o",
         "markers=long: takes minutes; only with tools/dev test --long",
     ]
     command += [] if long else ["-m", "not long"]
     code = subprocess.call([str(part) for part in command], cwd=str(ROOT), env=clean_env())
     counts = [0, 0, 0]
-    if report.exists():
-        for suite in xml.etree.ElementTree.parse(str(report)).iter("testsuite"):
+    try:
+        suites = list(xml.etree.ElementTree.parse(str(report)).iter("testsuite"))
+    except (OSError, xml.etree.ElementTree.ParseError) as error:
+        say(
+            "%s cannot be read, which counts as one failure: %s" % (report.relative_to(ROOT), error)
+        )
+        code = code or 1
+    else:
+        for suite in suites:
             failed = int(suite.get("failures")) + int(suite.get("errors"))
             skipped = int(suite.get("skipped"))
             counts = [

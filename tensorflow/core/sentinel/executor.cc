@@ -13,6 +13,7 @@
 #include "tensorflow/core/graph/graph.h"
 #include "tensorflow/core/lib/hash/hash.h"
 #include "tensorflow/core/platform/env.h"
+#include "tensorflow/core/sentinel/ready_queue.h"
 
 namespace sentinel {
 namespace {
@@ -96,7 +97,8 @@ class SentinelExecutor : public Executor {
   }
 
   void RunAsync(const Args& args, DoneCallback done) override {
-    const StepStart start = step_begins(graph_, args.step_id, SignatureOf(args.call_frame));
+    const uint64_t signature = SignatureOf(args.call_frame);
+    const StepStart start = step_begins(graph_, args.step_id, signature);
     if (!start.stop.empty()) {
       done(tensorflow::errors::FailedPrecondition(tensorflow::string(start.stop)));
       return;
@@ -108,9 +110,19 @@ class SentinelExecutor : public Executor {
       Args::Runner runner = args.runner;
       own.runner = [gate, runner](Args::Closure work) { runner([gate, work]() { gate->Pass(work); }); };
     }
+    std::shared_ptr<ReadyQueue> queue;
+    if (start.order == Order::OldestFirst || start.trial) {
+      // Outside the gate, so that whoever is let in takes what is next by then.
+      queue = std::make_shared<ReadyQueue>(own.runner, start);
+      own.runner = [queue](Args::Closure work) { queue->Add(std::move(work)); };
+    }
     const uint32_t tag = start.tag;
-    inner_->RunAsync(own, [tag, gate, done](const Status& status) {
+    const uint64_t graph = graph_;
+    const bool trial = queue != nullptr && start.trial;
+    // Keeps the queue, too: the executor may forget its runner before this has run.
+    inner_->RunAsync(own, [tag, graph, signature, trial, gate, queue, done](const Status& status) {
       if (gate != nullptr) gate->OpenForGood();
+      if (trial && status.ok()) order_tried(graph, signature, queue->growth_bytes());
       if (tag != 0) step_ends(tag, status.ok());
       done(status);
     });
@@ -120,6 +132,15 @@ class SentinelExecutor : public Executor {
   std::unique_ptr<Executor> inner_;
   const uint64_t graph_;
 };
+
+// Operations of staging areas hold a thread until another one has run, which may have got ready later.
+bool HoldsThreads(const Graph& graph) {
+  for (const tensorflow::Node* node : graph.op_nodes()) {
+    const tensorflow::string& type = node->type_string();
+    if (type.find("Stage") != type.npos || type.find("Unstage") != type.npos) return true;
+  }
+  return false;
+}
 
 uint64_t Announce(const Graph& graph) {
   rust::Vec<rust::String> names;
@@ -154,6 +175,7 @@ class SentinelExecutorFactory : public tensorflow::ExecutorFactory {
       remove(kernel);
     };
     const uint64_t number = Announce(*graph);
+    if (HoldsThreads(*graph)) order_is_the_sessions(number);
     Executor* inner = nullptr;
     const Status status = tensorflow::NewLocalExecutor(own, std::move(graph), &inner);
     if (!status.ok()) {

@@ -49,6 +49,13 @@ pub mod ffi {
         Unmet,
     }
 
+    /// An order of operations that are ready.
+    enum Order {
+        /// That of the session's threads.
+        Session,
+        OldestFirst,
+    }
+
     /// What the executor must do with a step.
     struct StepStart {
         /// 0 when Sentinel takes no part.
@@ -57,6 +64,11 @@ pub mod ffi {
         serial: bool,
         /// Why the step must not run; empty when it may.
         stop: String,
+        order: Order,
+        /// Whether `order_tried` wants to know the largest growth of `live_bytes` since the step's begin.
+        trial: bool,
+        /// The growth beyond which a trial goes on in the other order.
+        trial_bytes_at_most: u64,
     }
 
     /// An edge of a graph between indices of its nodes.
@@ -79,9 +91,13 @@ pub mod ffi {
         fn kernels_changed();
 
         fn graph_opens(names: &Vec<String>, edges: &[Edge]) -> u64;
+        /// Operations of this graph begin in the order of the session's threads.
+        fn order_is_the_sessions(graph: u64);
         fn graph_closes(graph: u64);
         fn step_begins(graph: u64, step_id: i64, signature: u64) -> StepStart;
         fn step_ends(tag: u32, ok: bool);
+        fn order_tried(graph: u64, signature: u64, growth_bytes: u64);
+        fn live_bytes() -> u64;
 
         fn observes() -> bool;
         /// Begins the operation, in `scope`, when nothing more has to be known of it.

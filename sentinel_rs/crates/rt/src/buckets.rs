@@ -2,6 +2,7 @@
 
 use crate::graph::GraphEdges;
 use crate::managed::Managed;
+use crate::order::Choice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Bucket {
     pub phase: Phase,
     /// Steps so far.
     pub steps: u64,
+    /// The order of its operations.
+    pub order: Choice,
     profiles: u32,
     changed_in_a_row: u32,
 }
@@ -48,6 +51,8 @@ pub struct Graph {
     /// Its edges.
     pub edges: Arc<GraphEdges>,
     buckets: Vec<Bucket>,
+    /// Whether its operations may begin in another order than the session's.
+    pub any_order: bool,
     ran: bool,
 }
 
@@ -55,7 +60,7 @@ impl Graph {
     /// A graph that has not run yet.
     #[must_use]
     pub fn new(edges: GraphEdges) -> Graph {
-        Graph { edges: Arc::new(edges), buckets: Vec::new(), ran: false }
+        Graph { edges: Arc::new(edges), buckets: Vec::new(), any_order: true, ran: false }
     }
 
     /// Whether it is worth a profile.
@@ -78,7 +83,14 @@ impl Graph {
             return None;
         }
         let phase = Phase::Warmup;
-        self.buckets.push(Bucket { signature, phase, steps: 0, profiles: 0, changed_in_a_row: 0 });
+        self.buckets.push(Bucket {
+            signature,
+            phase,
+            steps: 0,
+            order: Choice::default(),
+            profiles: 0,
+            changed_in_a_row: 0,
+        });
         self.buckets.last_mut()
     }
 

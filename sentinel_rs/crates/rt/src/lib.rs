@@ -3,7 +3,7 @@
 //! From bottom to top: `options`, `current` and `busy` stand alone; `kernels`, `graph` and `stats` count and name; `memory` owns
 //! addresses, `limit` says how many bytes of it there may be, `waits` who waited for movers, `mover` moves pages, `recorder`
 //! watches one step, `profiler` has the kernel count its accesses; `managed` follows a plan, `active` is the step
-//! that does or is recorded, `buckets` and `steps` decide
+//! that does or is recorded, `order` the order of its operations, `buckets` and `steps` decide
 //! which step does what, `planning` makes plans, `timing` and `feedback` say when one has to be made again; `runtime` is what
 //! TensorFlow's threads enter, `setup` makes it; `handover` leaves its statistics to whoever started the process.
 //! Nothing here dereferences an address; system calls are behind `sys`, TensorFlow is behind `ffi`.
@@ -24,6 +24,7 @@ mod managed;
 pub mod memory;
 mod mover;
 pub mod options;
+pub mod order;
 pub mod placement;
 mod planning;
 mod profiled;

@@ -500,6 +500,7 @@ impl Runtime {
             pages_retried: refusals.retried_pages,
             layers: u64::from(steps.layers),
             layer_source: steps.layer_source.map_or("", source_name).to_owned(),
+            op_order: steps.op_order.to_owned(),
             late_choice: steps.late_choice.to_owned(),
             swapped_out_bytes: sys::swap::swapped_out_bytes().unwrap_or(0),
             swapped_out_bytes_peak: self.counters.swapped_out_bytes_peak.get(),

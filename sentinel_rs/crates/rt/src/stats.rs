@@ -272,6 +272,7 @@ pub struct Report {
     pub placement_held_over_bytes: u64,
     pub layers: u64,
     pub layer_source: String,
+    pub op_order: String,
     pub late_choice: String,
     pub profiler: String,
     pub errors_by_errno: BTreeMap<i32, u64>,

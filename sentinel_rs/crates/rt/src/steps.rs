@@ -5,14 +5,19 @@ use crate::active::{Active, Mode};
 use crate::buckets::{Bucket, Graph, Phase};
 use crate::feedback::Feedback;
 use crate::graph::GraphEdges;
+use crate::limit::Limit;
 use crate::managed::Managed;
+use crate::order::StepOrder;
 use crate::recorder::Circumstances;
 use crate::runtime::Runtime;
+use plan::Policy;
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use sys::host::Footprint;
 
 /// A step that keeps others from being managed may pause for so long between two operations.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -56,6 +61,8 @@ pub struct Steps {
     pub planned_move_bytes: u64,
     /// Where they came from.
     pub layer_source: Option<trace::LayerSource>,
+    /// How far the choice of an order is, of the graph that ran last where there is one; empty before.
+    pub op_order: &'static str,
     /// What became of late promotions under the latest managed step's plan.
     pub late_choice: &'static str,
     /// Which profiler made the latest profile; empty before the first one.
@@ -88,6 +95,8 @@ pub struct StepStart {
     pub serial: bool,
     /// Do not run the step: the reason.
     pub stop: Option<String>,
+    /// The order of its operations.
+    pub order: StepOrder,
 }
 
 impl Runtime {
@@ -146,16 +155,15 @@ impl Runtime {
             let first =
                 free && steps.graphs.get_mut(&graph).is_some_and(|graph| graph.is_large() && graph.first_step());
             let mode = free.then(|| self.mode_of(&mut steps, graph, signature)).flatten();
-            match mode {
-                Some(mode) => {
-                    let (start, managed) = self.activate(&mut steps, graph, signature, step_id, mode);
-                    (start, managed, first)
-                }
+            let (mut start, managed) = match mode {
+                Some(mode) => self.activate(&mut steps, graph, signature, step_id, mode),
                 None => {
                     self.counters.steps_unmanaged.count();
-                    (StepStart::default(), None, first)
+                    (StepStart::default(), None)
                 }
-            }
+            };
+            start.order = self.order_of(&mut steps, graph, signature, start.serial);
+            (start, managed, first)
         };
         if first {
             // What it took to make and to improve the graph is free now, and the step is about to need memory.
@@ -168,6 +176,47 @@ impl Runtime {
         start
     }
 
+    /// Where nothing moves and several operations run at a time, their order decides how much is alive at once. Elsewhere
+    /// it is the session's, which is deterministic with one thread.
+    fn order_of(&self, steps: &mut Steps, graph: u64, signature: u64, profiled: bool) -> StepOrder {
+        let several = self.inter_op_threads.load(Ordering::Relaxed) > 1;
+        if self.options.policy != Policy::FastOnly || !several || sys::process::is_forked_child() {
+            return StepOrder::default();
+        }
+        let Some(known) = steps.graphs.get_mut(&graph).filter(|graph| graph.is_large() && graph.any_order) else {
+            return StepOrder::default();
+        };
+        let Some(bucket) = known.bucket(signature) else { return StepOrder::default() };
+        let room_bytes = || {
+            let free = Limit::find(Path::new("/")).for_tensors(Footprint::default());
+            free.unwrap_or(u64::MAX).min(self.memory.budget.room())
+        };
+        let order = bucket.order.next(profiled, room_bytes);
+        steps.op_order = bucket.order.name();
+        order
+    }
+
+    /// Operations of the graph may wait for each other on their threads: they begin in the session's order.
+    pub fn order_is_the_sessions(&self, graph: u64) {
+        if let Some(graph) = self.lock_steps().graphs.get_mut(&graph) {
+            graph.any_order = false;
+        }
+    }
+
+    /// A trial of an order is over, with this largest growth of live bytes.
+    pub fn order_tried(&self, graph: u64, signature: u64, growth_bytes: u64) {
+        if let Some(bucket) = self.lock_steps().bucket_mut(graph, signature) {
+            bucket.order = bucket.order.after(growth_bytes);
+            log::debug!("sentinel: operations of graph {graph}: {growth_bytes} bytes, {:?}", bucket.order);
+        }
+    }
+
+    /// Bytes of live tensors and scratch, as far as they are accounted for.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.memory.budget.used()
+    }
+
     /// The step is another part of the active one.
     fn join(&self, steps: &mut Steps, step_id: i64) -> Option<StepStart> {
         let (running, active) = (steps.running.as_mut()?, self.active.get()?);
@@ -175,7 +224,7 @@ impl Runtime {
             return None;
         }
         running.parts += 1;
-        Some(StepStart { tag: active.tag, serial: matches!(active.mode, Mode::Profiling(_)), stop: None })
+        Some(StepStart { tag: active.tag, serial: matches!(active.mode, Mode::Profiling(_)), ..StepStart::default() })
     }
 
     /// True when no step is active. One in which nothing has run for long, such as a step that waits for room in a queue, is
@@ -261,7 +310,7 @@ impl Runtime {
         let (began, counts) = (Instant::now(), self.slot_counts());
         steps.running = Some(Running { graph, signature, parts: 1, steps_before, began, counts, watched: None });
         self.active.begin(Active { step_id, tag, ops: AtomicU64::new(0), mode });
-        (StepStart { tag, serial: managed.is_none(), stop: None }, managed)
+        (StepStart { tag, serial: managed.is_none(), ..StepStart::default() }, managed)
     }
 
     /// Makes the plan the one that is followed; true when it was not.
