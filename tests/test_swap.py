@@ -114,18 +114,21 @@ def told_after(finished, expected):
 
 
 def test_losses_are_stock_bits_under_a_limit(train, sentinel_python, expected):
-    demoted = []
-    # A disk that is busy when it is measured is too slow for any move, and the plan has none.
-    while len(demoted) < 3 and not any(demoted):
-        told = told_after(train(sentinel_python, LIMIT_BYTES, **SWAP).wait(), expected)
+    limit_bytes = LIMIT_BYTES
+    # What the limit leaves to tensors depends on how much of the interpreter is in memory when it is measured. Where that
+    # is enough for all tensors, or the disk too busy for any move, a tighter limit is tried.
+    for _ in range(5):
+        told = told_after(train(sentinel_python, limit_bytes, **SWAP).wait(), expected)
         assert told["tiers"] == "swap" and told["slow_tier"].startswith("swap ("), told
         assert told["steps_managed"] > 5, told
         assert told["swapped_out_bytes_peak"] > 0, told
-        assert told["memory_limit_bytes"] == LIMIT_BYTES, told
-        assert told["fast_bytes_peak"] < LIMIT_BYTES, told
-        demoted.append(told["demoted_bytes"])
-        assert demoted[-1] > 0 or told["planned_move_bytes"] == 0, told
-    assert any(demoted), told
+        assert told["memory_limit_bytes"] == limit_bytes, told
+        assert told["fast_bytes_peak"] < limit_bytes, told
+        if told["demoted_bytes"] > 0:
+            break
+        assert told["planned_move_bytes"] == 0, told
+        limit_bytes -= max(0, told["fast_bytes_allowed"] - told["peak_bytes"]) + (ACTIVATION_MB << 20)
+    assert told["demoted_bytes"] > 0, told
 
 
 def test_the_kernel_holds_no_more_than_the_budget(train, sentinel_python, expected):
