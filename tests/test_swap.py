@@ -115,8 +115,8 @@ def told_after(finished, expected):
 
 def test_losses_are_stock_bits_under_a_limit(train, sentinel_python, expected):
     limit_bytes = LIMIT_BYTES
-    # What the limit leaves to tensors depends on how much of the interpreter is in memory when it is measured. Where that
-    # is enough for all tensors, or the disk too busy for any move, a tighter limit is tried.
+    # What the limit leaves to tensors depends on how much of the interpreter is in memory when it is measured. Where
+    # that is enough for all tensors, or the disk too busy for any move, a tighter limit is tried.
     for _ in range(5):
         told = told_after(train(sentinel_python, limit_bytes, **SWAP).wait(), expected)
         assert told["tiers"] == "swap" and told["slow_tier"].startswith("swap ("), told
@@ -127,7 +127,9 @@ def test_losses_are_stock_bits_under_a_limit(train, sentinel_python, expected):
         if told["demoted_bytes"] > 0:
             break
         assert told["planned_move_bytes"] == 0, told
-        limit_bytes -= max(0, told["fast_bytes_allowed"] - told["peak_bytes"]) + (ACTIVATION_MB << 20)
+        limit_bytes -= max(0, told["fast_bytes_allowed"] - told["peak_bytes"]) + (
+            ACTIVATION_MB << 20
+        )
     assert told["demoted_bytes"] > 0, told
 
 
