@@ -49,6 +49,11 @@ def test_operations_that_hold_their_threads_keep_their_order(run):
     assert told["active"] and told["op_order"] == "", told
 
 
+def test_a_profiled_step_on_the_callers_thread_does_not_wait_for_itself(run):
+    told = run("nested", 2, SENTINEL_POLICY="fast_only", SENTINEL_WARMUP_STEPS="2")
+    assert told["steps_profiled"] == 1, told
+
+
 def test_where_memory_moves_the_order_is_the_sessions(run):
     told = run(
         "branches", 2, SENTINEL_POLICY="hpca21", SENTINEL_SLOW="emulated:cxl", SENTINEL_FAST="1G"

@@ -25,18 +25,23 @@ using tensorflow::OpKernel;
 using tensorflow::Status;
 
 // Lets one operation of a profiled step run at a time. An operation that waits for another one would wait forever, so
-// whoever stands at the gate for a second goes through. Threads that outlive the step, such as those of an input
-// pipeline that it started, find the gate open.
+// whoever has waited for it for long takes its place, and it goes on beside. Threads that outlive the step, such as
+// those of an input pipeline that it started, find the gate open.
 class SerialGate {
  public:
   void Pass(const std::function<void()>& work) {
-    const bool entered = Enter();
-    work();
-    if (entered) {
-      tensorflow::mutex_lock lock(mutex_);
-      busy_ = false;
-      free_.notify_all();
+    // Threads run a closure at once, inside the one that made it ready, when their queue is full or when the caller's
+    // thread is all there is. It would wait for itself.
+    static thread_local bool inside = false;
+    if (inside) {
+      work();
+      return;
     }
+    const tensorflow::uint64 own = Enter();
+    inside = true;
+    work();
+    inside = false;
+    Leave(own);
   }
 
   void OpenForGood() {
@@ -46,20 +51,30 @@ class SerialGate {
   }
 
  private:
-  bool Enter() {
-    const tensorflow::uint64 deadline = tensorflow::Env::Default()->NowMicros() + kPatienceMs * 1000;
+  // Returns the caller's number.
+  tensorflow::uint64 Enter() {
     tensorflow::mutex_lock lock(mutex_);
     // In the order of arrival: a thread that leaves must not come in again before one that waits, or the recorded order
     // would be a matter of luck, and with it the peak.
-    const tensorflow::uint64 own = arrivals_++;
+    const tensorflow::uint64 own = ++arrivals_;
     waiting_.push_back(own);
-    while ((busy_ || waiting_.front() != own) && !open_ && tensorflow::Env::Default()->NowMicros() < deadline) {
-      tensorflow::WaitForMilliseconds(&lock, &free_, kPatienceMs);
-    }
+    while (!open_ && !MayEnter(own)) tensorflow::WaitForMilliseconds(&lock, &free_, kPatienceMs);
     waiting_.erase(std::find(waiting_.begin(), waiting_.end(), own));
-    if (busy_ || open_) return false;
-    busy_ = true;
-    return true;
+    holder_ = own;
+    held_since_micros_ = tensorflow::Env::Default()->NowMicros();
+    return own;
+  }
+
+  bool MayEnter(tensorflow::uint64 number) const {
+    if (waiting_.front() != number) return false;
+    return holder_ == 0 || tensorflow::Env::Default()->NowMicros() - held_since_micros_ >= 1000 * kPatienceMs;
+  }
+
+  void Leave(tensorflow::uint64 number) {
+    tensorflow::mutex_lock lock(mutex_);
+    if (holder_ != number) return;
+    holder_ = 0;
+    free_.notify_all();
   }
 
   static constexpr tensorflow::int64 kPatienceMs = 1000;
@@ -67,7 +82,8 @@ class SerialGate {
   tensorflow::condition_variable free_;
   std::deque<tensorflow::uint64> waiting_;
   tensorflow::uint64 arrivals_ = 0;
-  bool busy_ = false;
+  tensorflow::uint64 holder_ = 0;  // 0 for nobody
+  tensorflow::uint64 held_since_micros_ = 0;
   bool open_ = false;
 };
 
@@ -111,18 +127,24 @@ class SentinelExecutor : public Executor {
       own.runner = [gate, runner](Args::Closure work) { runner([gate, work]() { gate->Pass(work); }); };
     }
     std::shared_ptr<ReadyQueue> queue;
-    if (start.order == Order::OldestFirst || start.trial) {
+    if (start.watched) {
       // Outside the gate, so that whoever is let in takes what is next by then.
-      queue = std::make_shared<ReadyQueue>(own.runner, start);
+      queue = ReadyQueue::Make(own.runner, start);
       own.runner = [queue](Args::Closure work) { queue->Add(std::move(work)); };
     }
     const uint32_t tag = start.tag;
+    const bool ordered = start.ordered;
+    const bool trial = start.trial;
     const uint64_t graph = graph_;
-    const bool trial = queue != nullptr && start.trial;
-    // Keeps the queue, too: the executor may forget its runner before this has run.
-    inner_->RunAsync(own, [tag, graph, signature, trial, gate, queue, done](const Status& status) {
+    inner_->RunAsync(own, [tag, ordered, trial, graph, signature, gate, queue, done](const Status& status) {
       if (gate != nullptr) gate->OpenForGood();
-      if (trial && status.ok()) order_tried(graph, signature, queue->growth_bytes());
+      if (ordered) {
+        tensorflow::uint64 growth = 0;
+        const bool out_of_memory = status.code() == tensorflow::error::RESOURCE_EXHAUSTED;
+        const OrderOutcome outcome =
+            queue == nullptr ? OrderOutcome::Kept : queue->StepEnds(status.ok(), out_of_memory, &growth);
+        ordered_step_ends(graph, signature, trial, outcome, growth);
+      }
       if (tag != 0) step_ends(tag, status.ok());
       done(status);
     });
@@ -133,11 +155,20 @@ class SentinelExecutor : public Executor {
   const uint64_t graph_;
 };
 
+bool HoldsThread(const tensorflow::string& type) {
+  return type.find("Stage") != type.npos || type.find("Unstage") != type.npos;
+}
+
 // Operations of staging areas hold a thread until another one has run, which may have got ready later.
 bool HoldsThreads(const Graph& graph) {
   for (const tensorflow::Node* node : graph.op_nodes()) {
-    const tensorflow::string& type = node->type_string();
-    if (type.find("Stage") != type.npos || type.find("Unstage") != type.npos) return true;
+    if (HoldsThread(node->type_string())) return true;
+  }
+  const tensorflow::FunctionDefLibrary library = graph.flib_def().ToProto();
+  for (const tensorflow::FunctionDef& function : library.function()) {
+    for (const tensorflow::NodeDef& node : function.node_def()) {
+      if (HoldsThread(node.op())) return true;
+    }
   }
   return false;
 }

@@ -5,29 +5,55 @@
 
 namespace sentinel {
 
+std::shared_ptr<ReadyQueue> ReadyQueue::Make(Runner runner, const StepStart& start) {
+  return std::shared_ptr<ReadyQueue>(new ReadyQueue(std::move(runner), start),
+                                     [](ReadyQueue* queue) { queue->Release(); });
+}
+
 ReadyQueue::ReadyQueue(Runner runner, const StepStart& start)
     : runner_(std::move(runner)),
-      trial_(start.trial),
-      trial_bytes_at_most_(start.trial_bytes_at_most),
-      live_bytes_before_(trial_ ? live_bytes() : 0),
-      oldest_first_(start.order == Order::OldestFirst) {}
+      watched_(start.watched),
+      growth_bytes_at_most_(start.growth_bytes_at_most),
+      live_bytes_before_(live_bytes()),
+      oldest_first_at_begin_(start.order == Order::OldestFirst),
+      oldest_first_(oldest_first_at_begin_),
+      live_bytes_peak_(live_bytes_before_) {}
+
+void ReadyQueue::Release() {
+  bool last;
+  {
+    tensorflow::mutex_lock lock(mutex_);
+    last = --uses_ == 0;
+  }
+  if (last) delete this;
+}
 
 void ReadyQueue::Add(Work work) {
   tensorflow::uint64 number;
+  bool ended;
   {
     tensorflow::mutex_lock lock(mutex_);
-    number = first_ + ready_.size();
-    ready_.push_back(std::move(work));
+    ended = ended_;
+    if (!ended) {
+      number = first_ + ready_.size();
+      ready_.push_back(std::move(work));
+      ++uses_;
+    }
   }
-  runner_([this, number]() { Run(number); });
+  if (ended) {
+    runner_(std::move(work));
+  } else {
+    runner_([this, number]() { Run(number); });
+  }
 }
 
 void ReadyQueue::Run(tensorflow::uint64 number) {
   Work next;
+  bool last;
   {
     tensorflow::mutex_lock lock(mutex_);
-    if (trial_) NoteGrowth();
-    // There are as many closures left as operations. Another closure may have taken this one's while the order was
+    if (watched_ && !ended_) NoteGrowth();
+    // As many of our closures are left as of the step's. Another one may have taken this one's while the order was
     // oldest first.
     const bool own = !oldest_first_ && number >= first_ && ready_[number - first_] != nullptr;
     next.swap(own ? ready_[number - first_] : ready_.front());
@@ -35,22 +61,28 @@ void ReadyQueue::Run(tensorflow::uint64 number) {
       ready_.pop_front();
       ++first_;
     }
+    last = --uses_ == 0;
   }
-  next();  // may destroy this
+  if (last) delete this;
+  next();
 }
 
 void ReadyQueue::NoteGrowth() {
-  const tensorflow::uint64 live = live_bytes();
-  growth_bytes_ = std::max(growth_bytes_, live - std::min(live, live_bytes_before_));
-  if (growth_bytes_ > trial_bytes_at_most_ && !order_changed_) {
-    order_changed_ = true;
+  live_bytes_peak_ = std::max<tensorflow::uint64>(live_bytes_peak_, live_bytes());
+  if (live_bytes_peak_ - live_bytes_before_ > growth_bytes_at_most_ && !too_much_) {
+    too_much_ = true;
     oldest_first_ = !oldest_first_;
   }
 }
 
-tensorflow::uint64 ReadyQueue::growth_bytes() {
+OrderOutcome ReadyQueue::StepEnds(bool ok, bool out_of_memory, tensorflow::uint64* growth_bytes) {
+  const tensorflow::uint64 live = live_bytes();
   tensorflow::mutex_lock lock(mutex_);
-  return growth_bytes_;
+  ended_ = true;
+  // What stays, such as the buffers of an input pipeline, is no matter of the order.
+  *growth_bytes = live_bytes_peak_ - std::min(live_bytes_peak_, std::max(live, live_bytes_before_));
+  if (too_much_ || (out_of_memory && oldest_first_at_begin_)) return OrderOutcome::TooMuch;
+  return ok ? OrderOutcome::Kept : OrderOutcome::Nothing;
 }
 
 }  // namespace sentinel

@@ -4,7 +4,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "tensorflow/core/common_runtime/device.h"
@@ -14,6 +17,7 @@
 #include "tensorflow/core/public/session_options.h"
 #include "tensorflow/core/sentinel/allocator.h"
 #include "tensorflow/core/sentinel/device.h"
+#include "tensorflow/core/sentinel/ready_queue.h"
 
 namespace {
 
@@ -65,6 +69,34 @@ bool CanMakeDevices(const std::string& options) {
   return status.ok() && made.size() == 1;
 }
 
+// The order in which three closures run when the threads' own closures come in this order.
+std::string OrderOfThree(sentinel::Order order, const std::vector<size_t>& turns) {
+  std::vector<std::function<void()>> closures;
+  std::string ran;
+  sentinel::StepStart start;
+  start.order = order;
+  start.watched = false;
+  start.growth_bytes_at_most = 0;
+  auto queue =
+      sentinel::ReadyQueue::Make([&](std::function<void()> work) { closures.push_back(std::move(work)); }, start);
+  for (char name : {'a', 'b', 'c'}) queue->Add([&ran, name]() { ran += name; });
+  for (size_t turn : turns) closures[turn]();
+  tensorflow::uint64 growth_bytes = 0;
+  queue->StepEnds(/*ok=*/true, /*out_of_memory=*/false, &growth_bytes);
+  queue->Add([&ran]() { ran += "."; });
+  // Who waits keeps the queue.
+  queue.reset();
+  closures.back()();
+  return ran;
+}
+
+void TestReadyQueue() {
+  Expect(OrderOfThree(sentinel::Order::OldestFirst, {2, 0, 1}) == "abc.", "the oldest is first");
+  Expect(OrderOfThree(sentinel::Order::Session, {2, 0, 1}) == "cab.", "the session's order is kept");
+  Expect(OrderOfThree(sentinel::Order::Session, {1, 2, 0}) == "bca.",
+         "and what was taken out of the middle is skipped");
+}
+
 void TestOptions() {
   Expect(CanMakeDevices(""), "a session without options gets its device");
   // An unknown field, number 100.
@@ -80,6 +112,7 @@ int main() {
   std::unique_ptr<tensorflow::Allocator> stock(factory->CreateAllocator());
   TestMemory(stock.get(), "the registry's memory is aligned and can be written");
   TestEigen();
+  TestReadyQueue();
   TestOptions();
   return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -65,10 +65,21 @@ pub mod ffi {
         /// Why the step must not run; empty when it may.
         stop: String,
         order: Order,
-        /// Whether `order_tried` wants to know the largest growth of `live_bytes` since the step's begin.
+        /// Whether the order is Sentinel's to choose, and `ordered_step_ends` must be called.
+        ordered: bool,
+        /// Whether the growth of `live_bytes` since the step's begin is watched.
+        watched: bool,
+        /// The growth beyond which the step goes on in the other order.
+        growth_bytes_at_most: u64,
+        /// Whether the step compares orders.
         trial: bool,
-        /// The growth beyond which a trial goes on in the other order.
-        trial_bytes_at_most: u64,
+    }
+
+    /// What became of a step's order.
+    enum OrderOutcome {
+        Kept,
+        TooMuch,
+        Nothing,
     }
 
     /// An edge of a graph between indices of its nodes.
@@ -96,7 +107,7 @@ pub mod ffi {
         fn graph_closes(graph: u64);
         fn step_begins(graph: u64, step_id: i64, signature: u64) -> StepStart;
         fn step_ends(tag: u32, ok: bool);
-        fn order_tried(graph: u64, signature: u64, growth_bytes: u64);
+        fn ordered_step_ends(graph: u64, signature: u64, trial: bool, outcome: OrderOutcome, growth_bytes: u64);
         fn live_bytes() -> u64;
 
         fn observes() -> bool;

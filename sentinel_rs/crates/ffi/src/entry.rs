@@ -1,11 +1,11 @@
 //! The Rust side of the bridge. A panic must not cross into TensorFlow: it is caught, counted and said once, and the
 //! call gets the answer that lets training go on without Sentinel.
 
-use crate::bridge::ffi::{Begun, Configured, Context, Edge, Order, Scope, StepStart, Touch};
+use crate::bridge::ffi::{Begun, Configured, Context, Edge, Order, OrderOutcome, Scope, StepStart, Touch};
 use crate::exports;
 use rt::current::{self, Current};
 use rt::handover;
-use rt::order::StepOrder;
+use rt::order::{Outcome, StepOrder};
 use rt::runtime::{KnownOp, OpScope, Runtime};
 use rt::setup;
 use std::mem::offset_of;
@@ -95,19 +95,30 @@ pub fn graph_closes(graph: u64) {
 
 pub fn step_begins(graph: u64, step_id: i64, signature: u64) -> StepStart {
     let start = with(rt::steps::StepStart::default(), |runtime| runtime.step_begins(graph, step_id, signature));
-    let StepOrder { order, trial_bytes_at_most } = start.order;
-    let order = match order {
-        rt::order::Order::Session => Order::Session,
-        rt::order::Order::OldestFirst => Order::OldestFirst,
-    };
-    let stop = start.stop.unwrap_or_default();
-    let trial_bytes = trial_bytes_at_most.unwrap_or_default();
-    let trial = trial_bytes_at_most.is_some();
-    StepStart { tag: start.tag, serial: start.serial, stop, order, trial, trial_bytes_at_most: trial_bytes }
+    let ordered = start.order.is_some();
+    let StepOrder { order, growth_bytes_at_most, trial } = start.order.unwrap_or_default();
+    StepStart {
+        tag: start.tag,
+        serial: start.serial,
+        stop: start.stop.unwrap_or_default(),
+        order: match order {
+            rt::order::Order::Session => Order::Session,
+            rt::order::Order::OldestFirst => Order::OldestFirst,
+        },
+        ordered,
+        watched: growth_bytes_at_most.is_some(),
+        growth_bytes_at_most: growth_bytes_at_most.unwrap_or_default(),
+        trial,
+    }
 }
 
-pub fn order_tried(graph: u64, signature: u64, growth_bytes: u64) {
-    with((), |runtime| runtime.order_tried(graph, signature, growth_bytes));
+pub fn ordered_step_ends(graph: u64, signature: u64, trial: bool, outcome: OrderOutcome, growth_bytes: u64) {
+    let outcome = match outcome {
+        OrderOutcome::Kept => Outcome::Kept { growth_bytes },
+        OrderOutcome::TooMuch => Outcome::TooMuch,
+        _ => Outcome::Nothing,
+    };
+    with((), |runtime| runtime.ordered_step_ends(graph, signature, trial, outcome));
 }
 
 pub fn live_bytes() -> u64 {

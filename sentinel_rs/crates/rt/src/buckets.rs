@@ -57,10 +57,10 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// A graph that has not run yet.
+    /// A graph that has not run yet, with operations that may begin in `any_order` or not.
     #[must_use]
-    pub fn new(edges: GraphEdges) -> Graph {
-        Graph { edges: Arc::new(edges), buckets: Vec::new(), any_order: true, ran: false }
+    pub fn new(edges: GraphEdges, any_order: bool) -> Graph {
+        Graph { edges: Arc::new(edges), buckets: Vec::new(), any_order, ran: false }
     }
 
     /// Whether it is worth a profile.

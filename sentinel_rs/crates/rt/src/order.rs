@@ -1,8 +1,14 @@
 //! In which order a graph's ready operations begin. Either order is right; which one needs less memory depends on the
 //! graph, and is found by trying both.
 
-/// The session's order must need less than this share of what oldest first needs, or it is not worth another doubt.
-const CLEARLY_LESS: f64 = 0.95;
+/// Oldest first stays where the session's order needs more than so many percent of its memory.
+const CLEARLY_MORE_PERCENT: u64 = 110;
+/// A step with the oldest first may need so many percent of what it needed in its trial.
+const GROWN_PERCENT: u64 = 200;
+/// Blocks come in pages, and a step's needs vary by more than a share of a small step.
+const SPARE_BYTES: u64 = 16 << 20;
+/// After so many trials that told nothing, the session's order stays.
+const TRIALS_AT_MOST: u8 = 8;
 
 /// An order of operations that are ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,63 +25,95 @@ pub enum Order {
 pub struct StepOrder {
     /// The order to begin with.
     pub order: Order,
-    /// In a trial, the growth of live bytes since the step's begin beyond which the step goes on in the other order, and
-    /// the largest growth is to be told at its end.
-    pub trial_bytes_at_most: Option<u64>,
+    /// The growth of live bytes since the step's begin beyond which the step goes on in the other order; `None` where the
+    /// order is the session's whatever happens.
+    pub growth_bytes_at_most: Option<u64>,
+    /// Whether the executor must tell what became of the step.
+    pub trial: bool,
+}
+
+/// What became of a step whose order was watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It kept its order, and live bytes grew by so many at most.
+    Kept {
+        /// Largest growth.
+        growth_bytes: u64,
+    },
+    /// Its memory grew too much, or there was none left.
+    TooMuch,
+    /// It failed, or another one ran beside it.
+    Nothing,
 }
 
 /// How far the choice of a graph's order is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// No step has been measured.
-    #[default]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    state: State,
+    /// Trials that may still tell nothing.
+    trials_left: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
     Untried,
-    /// Live bytes grew by so many in a step with the oldest first.
-    OldestTried {
-        /// Largest growth since the step's begin.
-        growth_bytes: u64,
-    },
-    /// For good.
-    Settled(Order),
+    OldestTried { growth_bytes: u64 },
+    OldestFirst { growth_bytes: u64 },
+    Session,
+}
+
+impl Default for Choice {
+    fn default() -> Choice {
+        Choice { state: State::Untried, trials_left: TRIALS_AT_MOST }
+    }
+}
+
+fn percent(of_bytes: u64, percent: u64) -> u64 {
+    (of_bytes / 100).saturating_mul(percent).saturating_add(SPARE_BYTES)
 }
 
 impl Choice {
-    /// The order of the next step, when tensors may take `room_bytes` more than before it. One that is `profiled` runs one
-    /// operation at a time, which says nothing about several.
+    /// The order of the next step, when tensors may take `room_bytes` more than before it. Where nothing can be learned
+    /// from the step (`alone` is false), what has not proved itself is not tried.
     ///
     /// Oldest first is tried first: to try the session's order before would need all the memory that it needs. Half of
     /// the room ends the trial, because a graph that fits under TensorFlow's own order must not fail here.
     #[must_use]
-    pub fn next(self, profiled: bool, room_bytes: impl FnOnce() -> u64) -> StepOrder {
-        let (order, at_most) = match self {
-            Choice::Settled(order) => return StepOrder { order, trial_bytes_at_most: None },
-            Choice::Untried => (Order::OldestFirst, room_bytes() / 2),
-            Choice::OldestTried { .. } if profiled => (Order::OldestFirst, 0),
-            Choice::OldestTried { growth_bytes } => (Order::Session, growth_bytes),
+    pub fn next(self, alone: bool, room_bytes: impl FnOnce() -> u64) -> StepOrder {
+        let (order, at_most, trial) = match self.state {
+            State::OldestFirst { growth_bytes } => {
+                (Order::OldestFirst, Some(percent(growth_bytes, GROWN_PERCENT)), false)
+            }
+            State::Untried if alone => (Order::OldestFirst, Some(room_bytes() / 2), true),
+            State::OldestTried { growth_bytes } if alone => {
+                (Order::Session, Some(percent(growth_bytes, CLEARLY_MORE_PERCENT)), true)
+            }
+            _ => (Order::Session, None, false),
         };
-        StepOrder { order, trial_bytes_at_most: (!profiled).then_some(at_most) }
+        StepOrder { order, growth_bytes_at_most: at_most, trial }
     }
 
-    /// The choice after a trial in which live bytes grew by `growth_bytes` at most.
+    /// The choice after a step that was a trial, or that needed too much with the oldest first.
     #[must_use]
-    pub fn after(self, growth_bytes: u64) -> Choice {
-        #[allow(clippy::cast_precision_loss)] // a share of bytes
-        let clearly_less = |than: u64| (growth_bytes as f64) < CLEARLY_LESS * than as f64;
-        match self {
-            Choice::Untried => Choice::OldestTried { growth_bytes },
-            Choice::OldestTried { growth_bytes: oldest } if clearly_less(oldest) => Choice::Settled(Order::Session),
-            Choice::OldestTried { .. } => Choice::Settled(Order::OldestFirst),
-            settled @ Choice::Settled(_) => settled,
-        }
+    pub fn after(self, outcome: Outcome) -> Choice {
+        let state = match (self.state, outcome) {
+            (_, Outcome::Nothing) if self.trials_left == 0 => State::Session,
+            (state, Outcome::Nothing) => return Choice { state, trials_left: self.trials_left - 1 },
+            (State::Untried, Outcome::Kept { growth_bytes }) => State::OldestTried { growth_bytes },
+            (State::OldestTried { growth_bytes }, Outcome::TooMuch) => State::OldestFirst { growth_bytes },
+            (state @ State::OldestFirst { .. }, Outcome::Kept { .. }) => state,
+            _ => State::Session,
+        };
+        Choice { state, ..self }
     }
 
     /// For people.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Choice::Untried | Choice::OldestTried { .. } => "trial",
-            Choice::Settled(Order::OldestFirst) => "oldest_first",
-            Choice::Settled(Order::Session) => "session",
+        match self.state {
+            State::Untried | State::OldestTried { .. } => "trial",
+            State::OldestFirst { .. } => "oldest_first",
+            State::Session => "session",
         }
     }
 }
@@ -84,27 +122,54 @@ impl Choice {
 mod tests {
     use super::*;
 
-    fn step(order: Order, trial_bytes_at_most: Option<u64>) -> StepOrder {
-        StepOrder { order, trial_bytes_at_most }
+    const GIB: u64 = 1 << 30;
+
+    fn room() -> u64 {
+        10 * GIB
     }
 
     #[test]
-    fn both_orders_are_tried_once_and_the_smaller_stays() {
-        for (session, stays) in [(50, Order::Session), (96, Order::OldestFirst), (300, Order::OldestFirst)] {
-            let first = Choice::default();
-            assert_eq!(first.next(false, || 1000), step(Order::OldestFirst, Some(500)));
-            let second = first.after(100);
-            assert_eq!(second.next(false, || 1000), step(Order::Session, Some(100)));
-            let settled = second.after(session);
-            assert_eq!(settled.next(false, || unreachable!()), step(stays, None));
-            assert_eq!(settled.after(1), settled);
+    fn oldest_first_stays_where_the_sessions_order_needs_clearly_more() {
+        let first = Choice::default();
+        let expected = StepOrder { order: Order::OldestFirst, growth_bytes_at_most: Some(5 * GIB), trial: true };
+        assert_eq!(first.next(true, room), expected);
+        let second = first.after(Outcome::Kept { growth_bytes: GIB });
+        let session = second.next(true, room);
+        assert_eq!((session.order, session.trial, second.name()), (Order::Session, true, "trial"));
+        let limit = session.growth_bytes_at_most.unwrap();
+        assert!(limit > GIB + GIB / 20 && limit < GIB + GIB / 5, "{limit}");
+        let settled = second.after(Outcome::TooMuch);
+        let order = settled.next(false, || unreachable!());
+        assert_eq!((order.order, order.trial, settled.name()), (Order::OldestFirst, false, "oldest_first"));
+        assert!(order.growth_bytes_at_most.unwrap() >= GIB / 100 * 200);
+        assert_eq!(second.after(Outcome::Kept { growth_bytes: GIB }).name(), "session");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_never_tried_again() {
+        let after_first_trial = Choice::default().after(Outcome::TooMuch);
+        let grown = Choice::default().after(Outcome::Kept { growth_bytes: 1 }).after(Outcome::TooMuch);
+        for choice in [after_first_trial, grown.after(Outcome::TooMuch)] {
+            assert_eq!(choice.next(true, || unreachable!()), StepOrder::default());
+            assert_eq!(choice.name(), "session");
         }
     }
 
     #[test]
-    fn a_profiled_step_is_no_trial() {
-        for choice in [Choice::Untried, Choice::Untried.after(100)] {
-            assert_eq!(choice.next(true, || 1000), step(Order::OldestFirst, None));
+    fn beside_other_steps_nothing_is_tried() {
+        for choice in [Choice::default(), Choice::default().after(Outcome::Kept { growth_bytes: GIB })] {
+            assert_eq!(choice.next(false, || unreachable!()), StepOrder::default());
+            assert_eq!(choice.name(), "trial");
         }
+    }
+
+    #[test]
+    fn trials_that_tell_nothing_end() {
+        let mut choice = Choice::default();
+        for _ in 0..TRIALS_AT_MOST {
+            choice = choice.after(Outcome::Nothing);
+            assert_eq!(choice.name(), "trial");
+        }
+        assert_eq!(choice.after(Outcome::Nothing).name(), "session");
     }
 }

@@ -7,7 +7,7 @@ use crate::feedback::Feedback;
 use crate::graph::GraphEdges;
 use crate::limit::Limit;
 use crate::managed::Managed;
-use crate::order::StepOrder;
+use crate::order::{Outcome, StepOrder};
 use crate::recorder::Circumstances;
 use crate::runtime::Runtime;
 use plan::Policy;
@@ -61,8 +61,12 @@ pub struct Steps {
     pub planned_move_bytes: u64,
     /// Where they came from.
     pub layer_source: Option<trace::LayerSource>,
-    /// How far the choice of an order is, of the graph that ran last where there is one; empty before.
+    /// How far the choice of an order is, of the latest step; empty where there is none.
     pub op_order: &'static str,
+    /// Steps with an order that have not ended.
+    ordered_running: u32,
+    /// Whether another one ran beside the trial that is under way, or that was.
+    trial_disturbed: bool,
     /// What became of late promotions under the latest managed step's plan.
     pub late_choice: &'static str,
     /// Which profiler made the latest profile; empty before the first one.
@@ -95,8 +99,8 @@ pub struct StepStart {
     pub serial: bool,
     /// Do not run the step: the reason.
     pub stop: Option<String>,
-    /// The order of its operations.
-    pub order: StepOrder,
+    /// The order of its operations, where it is Sentinel's to choose; the step's end must be told then.
+    pub order: Option<StepOrder>,
 }
 
 impl Runtime {
@@ -109,7 +113,8 @@ impl Runtime {
         let mut steps = self.lock_steps();
         steps.next_graph += 1;
         let number = steps.next_graph;
-        steps.graphs.insert(number, Graph::new(edges));
+        let several = self.inter_op_threads.load(Ordering::Relaxed) > 1;
+        steps.graphs.insert(number, Graph::new(edges, several));
         number
     }
 
@@ -178,22 +183,24 @@ impl Runtime {
 
     /// Where nothing moves and several operations run at a time, their order decides how much is alive at once. Elsewhere
     /// it is the session's, which is deterministic with one thread.
-    fn order_of(&self, steps: &mut Steps, graph: u64, signature: u64, profiled: bool) -> StepOrder {
-        let several = self.inter_op_threads.load(Ordering::Relaxed) > 1;
-        if self.options.policy != Policy::FastOnly || !several || sys::process::is_forked_child() {
-            return StepOrder::default();
+    fn order_of(&self, steps: &mut Steps, graph: u64, signature: u64, profiled: bool) -> Option<StepOrder> {
+        steps.op_order = "";
+        if self.options.policy != Policy::FastOnly || sys::process::is_forked_child() {
+            return None;
         }
-        let Some(known) = steps.graphs.get_mut(&graph).filter(|graph| graph.is_large() && graph.any_order) else {
-            return StepOrder::default();
-        };
-        let Some(bucket) = known.bucket(signature) else { return StepOrder::default() };
+        let known = steps.graphs.get_mut(&graph).filter(|graph| graph.is_large() && graph.any_order)?;
+        let bucket = known.bucket(signature)?;
         let room_bytes = || {
             let free = Limit::find(Path::new("/")).for_tensors(Footprint::default());
             free.unwrap_or(u64::MAX).min(self.memory.budget.room())
         };
-        let order = bucket.order.next(profiled, room_bytes);
+        let alone = steps.ordered_running == 0 && !profiled;
+        let order = bucket.order.next(alone, room_bytes);
         steps.op_order = bucket.order.name();
-        order
+        steps.ordered_running += 1;
+        // Whoever runs beside a trial disturbs it.
+        steps.trial_disturbed = !order.trial;
+        Some(order)
     }
 
     /// Operations of the graph may wait for each other on their threads: they begin in the session's order.
@@ -203,18 +210,26 @@ impl Runtime {
         }
     }
 
-    /// A trial of an order is over, with this largest growth of live bytes.
-    pub fn order_tried(&self, graph: u64, signature: u64, growth_bytes: u64) {
-        if let Some(bucket) = self.lock_steps().bucket_mut(graph, signature) {
-            bucket.order = bucket.order.after(growth_bytes);
-            log::debug!("sentinel: operations of graph {graph}: {growth_bytes} bytes, {:?}", bucket.order);
+    /// A step is over that [`Runtime::step_begins`] gave an order: a `trial`, or any other.
+    pub fn ordered_step_ends(&self, graph: u64, signature: u64, trial: bool, outcome: Outcome) {
+        let mut steps = self.lock_steps();
+        steps.ordered_running = steps.ordered_running.saturating_sub(1);
+        let outcome = if trial && steps.trial_disturbed { Outcome::Nothing } else { outcome };
+        if !trial && outcome != Outcome::TooMuch {
+            return;
+        }
+        if let Some(bucket) = steps.bucket_mut(graph, signature) {
+            bucket.order = bucket.order.after(outcome);
+            let name = bucket.order.name();
+            log::debug!("sentinel: order of operations of graph {graph}: {outcome:?}, so {name}");
+            steps.op_order = name;
         }
     }
 
-    /// Bytes of live tensors and scratch, as far as they are accounted for.
+    /// Bytes of live tensors and scratch, without the small blocks that threads keep.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
-        self.memory.budget.used()
+        self.memory.budget.used().saturating_sub(self.memory.kept_bytes())
     }
 
     /// The step is another part of the active one.
