@@ -31,7 +31,7 @@ def run(start, sentinel_python, stock_python):
     return run
 
 
-def test_branches_run_in_the_sessions_order_after_two_steps(run):
+def test_branches_run_in_the_sessions_order_after_some_steps(run):
     told = run("branches", 2, **ALL_FAST)
     assert told["op_order"] == "session", told
     # The oldest first begin all branches before they end any: that was tried.

@@ -76,11 +76,9 @@ void ReadyQueue::NoteGrowth() {
 }
 
 OrderOutcome ReadyQueue::StepEnds(bool ok, bool out_of_memory, tensorflow::uint64* growth_bytes) {
-  const tensorflow::uint64 live = live_bytes();
   tensorflow::mutex_lock lock(mutex_);
   ended_ = true;
-  // What stays, such as the buffers of an input pipeline, is no matter of the order.
-  *growth_bytes = live_bytes_peak_ - std::min(live_bytes_peak_, std::max(live, live_bytes_before_));
+  *growth_bytes = live_bytes_peak_ - live_bytes_before_;
   if (too_much_ || (out_of_memory && oldest_first_at_begin_)) return OrderOutcome::TooMuch;
   return ok ? OrderOutcome::Kept : OrderOutcome::Nothing;
 }

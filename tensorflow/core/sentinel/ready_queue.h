@@ -27,8 +27,8 @@ class ReadyQueue {
 
   void Add(Work work);
 
-  // From now on, closures go to the threads as they are. Returns what became of the order, and in `growth_bytes` the
-  // most bytes of live memory beyond what there was before the step, or is now if that is more.
+  // From now on, closures go to the threads as they are. Returns what became of the order, and in `growth_bytes` by how
+  // much live memory had grown at most since the step's begin.
   OrderOutcome StepEnds(bool ok, bool out_of_memory, tensorflow::uint64* growth_bytes);
 
  private:

@@ -56,15 +56,21 @@ pub struct Choice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// No step has run: the first one fills the buffers of input pipelines and the like.
+    New,
     Untried,
-    OldestTried { growth_bytes: u64 },
-    OldestFirst { growth_bytes: u64 },
+    OldestTried {
+        growth_bytes: u64,
+    },
+    OldestFirst {
+        growth_bytes: u64,
+    },
     Session,
 }
 
 impl Default for Choice {
     fn default() -> Choice {
-        Choice { state: State::Untried, trials_left: TRIALS_AT_MOST }
+        Choice { state: State::New, trials_left: TRIALS_AT_MOST }
     }
 }
 
@@ -73,18 +79,21 @@ fn percent(of_bytes: u64, percent: u64) -> u64 {
 }
 
 impl Choice {
-    /// The order of the next step, when tensors may take `room_bytes` more than before it. Where nothing can be learned
-    /// from the step (`alone` is false), what has not proved itself is not tried.
+    /// The order of the next step, when tensors may take `room_bytes` more than before it. Nothing is learned from one
+    /// that is `profiled`, one operation at a time, or beside other steps (`alone` is false).
     ///
     /// Oldest first is tried first: to try the session's order before would need all the memory that it needs. Half of
     /// the room ends the trial, because a graph that fits under TensorFlow's own order must not fail here.
     #[must_use]
-    pub fn next(self, alone: bool, room_bytes: impl FnOnce() -> u64) -> StepOrder {
+    pub fn next(self, alone: bool, profiled: bool, room_bytes: impl FnOnce() -> u64) -> StepOrder {
         let (order, at_most, trial) = match self.state {
             State::OldestFirst { growth_bytes } => {
                 (Order::OldestFirst, Some(percent(growth_bytes, GROWN_PERCENT)), false)
             }
-            State::Untried if alone => (Order::OldestFirst, Some(room_bytes() / 2), true),
+            State::New | State::Untried if alone => (Order::OldestFirst, Some(room_bytes() / 2), !profiled),
+            State::OldestTried { growth_bytes } if profiled => {
+                (Order::OldestFirst, Some(percent(growth_bytes, GROWN_PERCENT)), false)
+            }
             State::OldestTried { growth_bytes } if alone => {
                 (Order::Session, Some(percent(growth_bytes, CLEARLY_MORE_PERCENT)), true)
             }
@@ -93,15 +102,21 @@ impl Choice {
         StepOrder { order, growth_bytes_at_most: at_most, trial }
     }
 
-    /// The choice after a step that was a trial, or that needed too much with the oldest first.
+    /// The choice after a step that was no trial and needed too much with the oldest first.
+    #[must_use]
+    pub fn after_too_much(self) -> Choice {
+        Choice { state: State::Session, ..self }
+    }
+
+    /// The choice after a trial.
     #[must_use]
     pub fn after(self, outcome: Outcome) -> Choice {
         let state = match (self.state, outcome) {
             (_, Outcome::Nothing) if self.trials_left == 0 => State::Session,
             (state, Outcome::Nothing) => return Choice { state, trials_left: self.trials_left - 1 },
+            (State::New, Outcome::Kept { .. }) => State::Untried,
             (State::Untried, Outcome::Kept { growth_bytes }) => State::OldestTried { growth_bytes },
             (State::OldestTried { growth_bytes }, Outcome::TooMuch) => State::OldestFirst { growth_bytes },
-            (state @ State::OldestFirst { .. }, Outcome::Kept { .. }) => state,
             _ => State::Session,
         };
         Choice { state, ..self }
@@ -111,7 +126,7 @@ impl Choice {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.state {
-            State::Untried | State::OldestTried { .. } => "trial",
+            State::New | State::Untried | State::OldestTried { .. } => "trial",
             State::OldestFirst { .. } => "oldest_first",
             State::Session => "session",
         }
@@ -128,38 +143,56 @@ mod tests {
         10 * GIB
     }
 
+    /// After the first step, and after as many trials as there are outcomes.
+    fn warm(outcomes: &[Outcome]) -> Choice {
+        let first = Choice::default().after(Outcome::Kept { growth_bytes: 7 * GIB });
+        outcomes.iter().fold(first, |choice, &outcome| choice.after(outcome))
+    }
+
+    const KEPT: Outcome = Outcome::Kept { growth_bytes: GIB };
+
     #[test]
     fn oldest_first_stays_where_the_sessions_order_needs_clearly_more() {
-        let first = Choice::default();
-        let expected = StepOrder { order: Order::OldestFirst, growth_bytes_at_most: Some(5 * GIB), trial: true };
-        assert_eq!(first.next(true, room), expected);
-        let second = first.after(Outcome::Kept { growth_bytes: GIB });
-        let session = second.next(true, room);
+        for oldest in [Choice::default(), warm(&[])] {
+            let expected = StepOrder { order: Order::OldestFirst, growth_bytes_at_most: Some(5 * GIB), trial: true };
+            assert_eq!(oldest.next(true, false, room), expected);
+        }
+        let second = warm(&[KEPT]);
+        let session = second.next(true, false, room);
         assert_eq!((session.order, session.trial, second.name()), (Order::Session, true, "trial"));
         let limit = session.growth_bytes_at_most.unwrap();
         assert!(limit > GIB + GIB / 20 && limit < GIB + GIB / 5, "{limit}");
         let settled = second.after(Outcome::TooMuch);
-        let order = settled.next(false, || unreachable!());
+        let order = settled.next(false, false, || unreachable!());
         assert_eq!((order.order, order.trial, settled.name()), (Order::OldestFirst, false, "oldest_first"));
         assert!(order.growth_bytes_at_most.unwrap() >= GIB / 100 * 200);
-        assert_eq!(second.after(Outcome::Kept { growth_bytes: GIB }).name(), "session");
+        assert_eq!(second.after(KEPT).name(), "session");
     }
 
     #[test]
     fn what_does_not_fit_is_never_tried_again() {
-        let after_first_trial = Choice::default().after(Outcome::TooMuch);
-        let grown = Choice::default().after(Outcome::Kept { growth_bytes: 1 }).after(Outcome::TooMuch);
-        for choice in [after_first_trial, grown.after(Outcome::TooMuch)] {
-            assert_eq!(choice.next(true, || unreachable!()), StepOrder::default());
+        let settled = warm(&[KEPT, Outcome::TooMuch]);
+        let too_much = [Choice::default().after(Outcome::TooMuch), warm(&[Outcome::TooMuch])];
+        for choice in too_much.into_iter().chain([settled, warm(&[KEPT])].map(Choice::after_too_much)) {
+            assert_eq!(choice.next(true, false, || unreachable!()), StepOrder::default());
             assert_eq!(choice.name(), "session");
         }
     }
 
     #[test]
     fn beside_other_steps_nothing_is_tried() {
-        for choice in [Choice::default(), Choice::default().after(Outcome::Kept { growth_bytes: GIB })] {
-            assert_eq!(choice.next(false, || unreachable!()), StepOrder::default());
+        for choice in [Choice::default(), warm(&[]), warm(&[KEPT])] {
+            assert_eq!(choice.next(false, false, || unreachable!()), StepOrder::default());
             assert_eq!(choice.name(), "trial");
+        }
+    }
+
+    #[test]
+    fn a_profiled_step_is_no_trial_and_may_not_grow_without_limit() {
+        for choice in [Choice::default(), warm(&[]), warm(&[KEPT]), warm(&[KEPT, Outcome::TooMuch])] {
+            let order = choice.next(true, true, room);
+            assert_eq!((order.order, order.trial), (Order::OldestFirst, false));
+            assert!(order.growth_bytes_at_most.unwrap() <= 5 * GIB);
         }
     }
 

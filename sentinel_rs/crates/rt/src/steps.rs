@@ -194,8 +194,7 @@ impl Runtime {
             let free = Limit::find(Path::new("/")).for_tensors(Footprint::default());
             free.unwrap_or(u64::MAX).min(self.memory.budget.room())
         };
-        let alone = steps.ordered_running == 0 && !profiled;
-        let order = bucket.order.next(alone, room_bytes);
+        let order = bucket.order.next(steps.ordered_running == 0, profiled, room_bytes);
         steps.op_order = bucket.order.name();
         steps.ordered_running += 1;
         // Whoever runs beside a trial disturbs it.
@@ -219,7 +218,7 @@ impl Runtime {
             return;
         }
         if let Some(bucket) = steps.bucket_mut(graph, signature) {
-            bucket.order = bucket.order.after(outcome);
+            bucket.order = if trial { bucket.order.after(outcome) } else { bucket.order.after_too_much() };
             let name = bucket.order.name();
             log::debug!("sentinel: order of operations of graph {graph}: {outcome:?}, so {name}");
             steps.op_order = name;
