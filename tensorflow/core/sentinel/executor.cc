@@ -141,8 +141,10 @@ class SentinelExecutor : public Executor {
       if (ordered) {
         tensorflow::uint64 growth = 0;
         const bool out_of_memory = status.code() == tensorflow::error::RESOURCE_EXHAUSTED;
-        const OrderOutcome outcome =
+        OrderOutcome outcome =
             queue == nullptr ? OrderOutcome::Kept : queue->StepEnds(status.ok(), out_of_memory, &growth);
+        // The kernel's profiler wants pages for every tensor, which other steps do not.
+        if (gate != nullptr && outcome == OrderOutcome::TooMuch) outcome = OrderOutcome::Nothing;
         ordered_step_ends(graph, signature, trial, outcome, growth);
       }
       if (tag != 0) step_ends(tag, status.ok());
@@ -164,9 +166,11 @@ bool HoldsThreads(const Graph& graph) {
   for (const tensorflow::Node* node : graph.op_nodes()) {
     if (HoldsThread(node->type_string())) return true;
   }
-  const tensorflow::FunctionDefLibrary library = graph.flib_def().ToProto();
-  for (const tensorflow::FunctionDef& function : library.function()) {
-    for (const tensorflow::NodeDef& node : function.node_def()) {
+  // Any of the session's functions may be called from here.
+  for (const tensorflow::string& name : graph.flib_def().ListFunctionNames()) {
+    const tensorflow::FunctionDef* function = graph.flib_def().Find(name);
+    if (function == nullptr) continue;
+    for (const tensorflow::NodeDef& node : function->node_def()) {
       if (HoldsThread(node.op())) return true;
     }
   }

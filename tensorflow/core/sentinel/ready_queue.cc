@@ -15,8 +15,7 @@ ReadyQueue::ReadyQueue(Runner runner, const StepStart& start)
       watched_(start.watched),
       growth_bytes_at_most_(start.growth_bytes_at_most),
       live_bytes_before_(live_bytes()),
-      oldest_first_at_begin_(start.order == Order::OldestFirst),
-      oldest_first_(oldest_first_at_begin_),
+      oldest_first_(start.order == Order::OldestFirst),
       live_bytes_peak_(live_bytes_before_) {}
 
 void ReadyQueue::Release() {
@@ -79,7 +78,8 @@ OrderOutcome ReadyQueue::StepEnds(bool ok, bool out_of_memory, tensorflow::uint6
   tensorflow::mutex_lock lock(mutex_);
   ended_ = true;
   *growth_bytes = live_bytes_peak_ - live_bytes_before_;
-  if (too_much_ || (out_of_memory && oldest_first_at_begin_)) return OrderOutcome::TooMuch;
+  if (out_of_memory) return OrderOutcome::OutOfMemory;
+  if (too_much_) return OrderOutcome::TooMuch;
   return ok ? OrderOutcome::Kept : OrderOutcome::Nothing;
 }
 

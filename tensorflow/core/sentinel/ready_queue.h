@@ -43,7 +43,6 @@ class ReadyQueue {
   const bool watched_;
   const tensorflow::uint64 growth_bytes_at_most_;
   const tensorflow::uint64 live_bytes_before_;
-  const bool oldest_first_at_begin_;
   tensorflow::mutex mutex_;
   bool oldest_first_;
   bool too_much_ = false;

@@ -79,6 +79,7 @@ pub mod ffi {
     enum OrderOutcome {
         Kept,
         TooMuch,
+        OutOfMemory,
         Nothing,
     }
 

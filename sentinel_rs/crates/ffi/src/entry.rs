@@ -116,6 +116,7 @@ pub fn ordered_step_ends(graph: u64, signature: u64, trial: bool, outcome: Order
     let outcome = match outcome {
         OrderOutcome::Kept => Outcome::Kept { growth_bytes },
         OrderOutcome::TooMuch => Outcome::TooMuch,
+        OrderOutcome::OutOfMemory => Outcome::OutOfMemory,
         _ => Outcome::Nothing,
     };
     with((), |runtime| runtime.ordered_step_ends(graph, signature, trial, outcome));

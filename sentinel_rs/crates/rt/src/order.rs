@@ -40,9 +40,11 @@ pub enum Outcome {
         /// Largest growth.
         growth_bytes: u64,
     },
-    /// Its memory grew too much, or there was none left.
+    /// Its memory grew too much.
     TooMuch,
-    /// It failed, or another one ran beside it.
+    /// There was none left.
+    OutOfMemory,
+    /// It failed in another way, or another one ran beside it.
     Nothing,
 }
 
@@ -102,7 +104,7 @@ impl Choice {
         StepOrder { order, growth_bytes_at_most: at_most, trial }
     }
 
-    /// The choice after a step that was no trial and needed too much with the oldest first.
+    /// The choice after a step that was no trial and needed too much, or more than there was.
     #[must_use]
     pub fn after_too_much(self) -> Choice {
         Choice { state: State::Session, ..self }
@@ -116,7 +118,9 @@ impl Choice {
             (state, Outcome::Nothing) => return Choice { state, trials_left: self.trials_left - 1 },
             (State::New, Outcome::Kept { .. }) => State::Untried,
             (State::Untried, Outcome::Kept { growth_bytes }) => State::OldestTried { growth_bytes },
-            (State::OldestTried { growth_bytes }, Outcome::TooMuch) => State::OldestFirst { growth_bytes },
+            (State::OldestTried { growth_bytes }, Outcome::TooMuch | Outcome::OutOfMemory) => {
+                State::OldestFirst { growth_bytes }
+            }
             _ => State::Session,
         };
         Choice { state, ..self }
@@ -172,8 +176,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_never_tried_again() {
         let settled = warm(&[KEPT, Outcome::TooMuch]);
-        let too_much = [Choice::default().after(Outcome::TooMuch), warm(&[Outcome::TooMuch])];
-        for choice in too_much.into_iter().chain([settled, warm(&[KEPT])].map(Choice::after_too_much)) {
+        let too_much = [Outcome::TooMuch, Outcome::OutOfMemory]
+            .into_iter()
+            .flat_map(|outcome| [Choice::default().after(outcome), warm(&[outcome])]);
+        for choice in too_much.chain([settled, warm(&[KEPT])].map(Choice::after_too_much)) {
             assert_eq!(choice.next(true, false, || unreachable!()), StepOrder::default());
             assert_eq!(choice.name(), "session");
         }

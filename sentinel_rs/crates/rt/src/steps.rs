@@ -65,8 +65,8 @@ pub struct Steps {
     pub op_order: &'static str,
     /// Steps with an order that have not ended.
     ordered_running: u32,
-    /// Whether another one ran beside the trial that is under way, or that was.
-    trial_disturbed: bool,
+    /// Whether the latest of them began beside another one.
+    disturbed: bool,
     /// What became of late promotions under the latest managed step's plan.
     pub late_choice: &'static str,
     /// Which profiler made the latest profile; empty before the first one.
@@ -196,9 +196,8 @@ impl Runtime {
         };
         let order = bucket.order.next(steps.ordered_running == 0, profiled, room_bytes);
         steps.op_order = bucket.order.name();
+        steps.disturbed = steps.ordered_running > 0;
         steps.ordered_running += 1;
-        // Whoever runs beside a trial disturbs it.
-        steps.trial_disturbed = !order.trial;
         Some(order)
     }
 
@@ -213,8 +212,12 @@ impl Runtime {
     pub fn ordered_step_ends(&self, graph: u64, signature: u64, trial: bool, outcome: Outcome) {
         let mut steps = self.lock_steps();
         steps.ordered_running = steps.ordered_running.saturating_sub(1);
-        let outcome = if trial && steps.trial_disturbed { Outcome::Nothing } else { outcome };
-        if !trial && outcome != Outcome::TooMuch {
+        let outcome = match outcome {
+            Outcome::OutOfMemory => outcome,
+            _ if steps.disturbed => Outcome::Nothing,
+            _ => outcome,
+        };
+        if !trial && !matches!(outcome, Outcome::TooMuch | Outcome::OutOfMemory) {
             return;
         }
         if let Some(bucket) = steps.bucket_mut(graph, signature) {
