@@ -127,9 +127,9 @@ def test_losses_are_stock_bits_under_a_limit(train, sentinel_python, expected):
         if told["demoted_bytes"] > 0:
             break
         assert told["planned_move_bytes"] == 0, told
-        limit_bytes -= max(0, told["fast_bytes_allowed"] - told["peak_bytes"]) + (
-            ACTIVATION_MB << 20
-        )
+        spare_bytes = max(0, told["fast_bytes_allowed"] - told["peak_bytes"])
+        # Limits are of whole pages.
+        limit_bytes = (limit_bytes - spare_bytes - (ACTIVATION_MB << 20)) // 4096 * 4096
     assert told["demoted_bytes"] > 0, told
 
 
